@@ -1,0 +1,5 @@
+"""The catalog of targets: one YAML file per device class."""
+
+from edgemill.targets.spec import Target, load_target, target_names
+
+__all__ = ["Target", "load_target", "target_names"]

@@ -1,0 +1,35 @@
+"""TensorFlow with Keras 2, set up once. Import `tf` and `keras` from here, never directly.
+
+tfmot and the LiteRT converter need Keras 2 (`tf_keras`), which TensorFlow only uses when
+TF_USE_LEGACY_KERAS is set before its first import.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from edgemill.errors import InvariantError
+
+if "tensorflow" in sys.modules and os.environ.get("TF_USE_LEGACY_KERAS") != "1":
+    raise InvariantError(
+        "TensorFlow was imported before edgemill.tf.",
+        expected="TF_USE_LEGACY_KERAS=1 before the first import of tensorflow",
+        remedy="import edgemill.tf first",
+    )
+os.environ["TF_USE_LEGACY_KERAS"] = "1"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+import tensorflow as tf  # noqa: E402  (the variables above must be set first)
+import tf_keras as keras  # noqa: E402
+
+tf.get_logger().setLevel("ERROR")
+
+__all__ = ["fresh", "keras", "tf"]
+
+
+def fresh(seed: int) -> None:
+    """Forget every earlier model of this process and seed all generators."""
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(seed)
