@@ -5,25 +5,38 @@ The field descriptions are also what the Prefect form shows.
 
 from __future__ import annotations
 
-import os
 import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from edgemill.artifact import canonical_json
 from edgemill.errors import RecipeError
+from edgemill.recipe_text import expand, override, plain, read_yaml, refusal
 
-FUNCTION = r"^python:[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
+FUNCTION = r"^python:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
+SOURCE = (
+    r"^(idx|npz|npy|image_folder|parquet|sklearn:(digits|iris|wine|breast_cancer|diabetes)"
+    r"|python:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*)$"
+)
 DEFAULT_TARGETS = ("x86-64-onnxruntime", "arm64-onnxruntime", "android-litert")
 
 
 class Section(BaseModel):
     """Base of every part of the recipe: immutable, and unknown keys are an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _yes_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML reads yes and on as true, which would pass for the number 1."""
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and {int, float} & {annotation, *getattr(annotation, "__args__", ())}:
+            raise ValueError("must be a number, not true or false")
+        return value
 
 
 class Task(StrEnum):
@@ -49,7 +62,9 @@ class Checkpoint(Section):
         description="python:module:function that builds the model; needed for a bare TensorFlow checkpoint",
     )
     tolerance: float = Field(
-        1e-4, gt=0, description="largest difference, relative to the output range, between the original and its rebuilt twin"
+        1e-4,
+        gt=0,
+        description="largest difference, relative to the output range, between the original and its rebuilt twin",
     )
     max_bytes: int = Field(4 << 30, gt=0, description="refuse a checkpoint that is, or unpacks to, more bytes")
 
@@ -57,9 +72,9 @@ class Checkpoint(Section):
 class Preprocess(Section):
     """model input = (stored / scale - mean) / std, in float32."""
 
-    scale: float = Field(1.0, gt=0)
-    mean: float = 0.0
-    std: float = Field(1.0, gt=0)
+    scale: float = Field(1.0, gt=0, description="stored values are divided by it first, e.g. 255 for 8-bit images")
+    mean: float = Field(0.0, description="taken off the scaled value")
+    std: float = Field(1.0, gt=0, description="divides what is left")
 
 
 class Split(Section):
@@ -70,24 +85,59 @@ class Split(Section):
     test: int | None = Field(
         None, gt=0, description="samples for the final gate; leave out where the source has its own test set"
     )
-    seed: int = Field(0, description="seed of the permutation that makes the splits")
+    seed: int = Field(0, ge=0, lt=2**63, description="seed of the permutation that makes the splits")
     calibration_within_validation: bool = Field(
         False, description="take the calibration samples off the front of validation instead of off training"
     )
+
+    @model_validator(mode="after")
+    def _calibration_fits(self) -> Self:
+        if self.calibration_within_validation and self.calibration > self.validation:
+            raise ValueError(
+                f"calibration ({self.calibration}) must not exceed validation ({self.validation}) "
+                "with calibration_within_validation: true"
+            )
+        return self
 
 
 class Data(Section):
     """Where the samples come from."""
 
-    source: str = Field(
-        description="idx | npz | npy | image_folder | parquet | sklearn:NAME | python:module:function"
+    source: str = Field(description="idx | npz | npy | image_folder | parquet | sklearn:NAME | python:module:function")
+    path: str | None = Field(
+        None, description="file or folder; for python: the folder in which the module is looked up"
     )
-    path: str | None = Field(None, description="file or folder; ${VARIABLES} are expanded")
-    preprocess: Preprocess = Preprocess()
-    split: Split
+    preprocess: Preprocess = Field(Preprocess(), description="model input = (stored / scale - mean) / std")
+    split: Split = Field(description="how many samples each split takes")
     options: dict[str, Any] = Field(
-        default_factory=dict, description="settings of the source, e.g. label_column for parquet, image_size for image_folder"
+        default_factory=dict,
+        description="settings of the source, e.g. label_column for parquet, image_size for image_folder",
     )
+
+    @field_validator("source")
+    @classmethod
+    def _known_source(cls, source: str) -> str:
+        if re.fullmatch(SOURCE, source) is None:
+            raise ValueError(
+                "must be idx, npz, npy, image_folder, parquet, sklearn:digits, sklearn:iris, sklearn:wine, "
+                "sklearn:breast_cancer, sklearn:diabetes or python:module:function"
+            )
+        return source
+
+    @field_validator("options")
+    @classmethod
+    def _plain_options(cls, options: dict[str, Any]) -> dict[str, Any]:
+        try:
+            canonical_json(options)
+        except (TypeError, ValueError) as error:
+            raise ValueError("must hold only text, finite numbers, true/false, lists and mappings") from error
+        return options
+
+    @model_validator(mode="after")
+    def _path_given(self) -> Self:
+        if self.path is None and not self.source.startswith(("sklearn:", "python:")):
+            raise ValueError(f"path is required for source {self.source}")
+        return self
 
 
 class Budget(Section):
@@ -96,8 +146,8 @@ class Budget(Section):
     max_accuracy_drop: float = Field(
         0.005,
         gt=0,
-        lt=1,
-        description="non-inferiority margin: largest drop of the score that is accepted (0.005 = half a point)",
+        description="non-inferiority margin: largest drop of the score that is accepted (0.005 = half a point of "
+        "accuracy; for regression in the unit of the target); below 1 but for regression",
     )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="one-sided confidence of the gate")
 
@@ -121,12 +171,14 @@ class Optimizer(StrEnum):
 class Training(Section):
     """Settings shared by everything that trains."""
 
-    epochs: int = Field(10, gt=0)
-    batch_size: int = Field(128, gt=0)
+    epochs: int = Field(10, gt=0, description="passes over the training samples")
+    batch_size: int = Field(128, gt=0, description="samples per update")
     learning_rate: float = Field(1e-3, gt=0, description="highest learning rate of the cosine schedule")
-    optimizer: Optimizer = Optimizer.ADAM
-    patience: int | None = Field(None, gt=0, description="stop after this many epochs without a better validation score")
-    augment: Augment = Augment()
+    optimizer: Optimizer = Field(Optimizer.ADAM, description="how weights are updated")
+    patience: int | None = Field(
+        None, gt=0, description="stop after this many epochs without a better validation score"
+    )
+    augment: Augment = Field(Augment(), description="random changes of training images")
 
 
 class Family(StrEnum):
@@ -139,9 +191,11 @@ class Family(StrEnum):
 
 
 class Student(Section):
-    """The smaller model that learns from the checkpoint. Exactly one of width, family, function... or width with family."""
+    """The smaller model that learns: the checkpoint's graph narrowed, a built-in family, or your own function."""
 
-    width: float | None = Field(None, gt=0, le=1, description="factor on the channel counts")
+    width: float | None = Field(
+        None, gt=0, le=1, description="factor on the channel counts of the checkpoint's graph, or of the family"
+    )
     family: Family | None = Field(None, description="built-in architecture instead of the checkpoint's own graph")
     function: str | None = Field(
         None, pattern=FUNCTION, description="python:module:function(input_shape, outputs) that returns a tf_keras model"
@@ -170,12 +224,14 @@ class DistillMethod(StrEnum):
 class Distill(Training):
     """Train a smaller student on the answers of the checkpoint."""
 
-    student: Student
-    method: DistillMethod = DistillMethod.RESPONSE
-    temperature: float = Field(3.0, gt=0)
-    soft_weight: float = Field(0.7, ge=0, le=1, description="share of the teacher's answers in the loss; the rest are the labels")
+    student: Student = Field(description="the smaller model: at least one of width, family, function")
+    method: DistillMethod = Field(DistillMethod.RESPONSE, description="what the student imitates")
+    temperature: float = Field(3.0, gt=0, description="softens the teacher's answers; 1 leaves them as they are")
+    soft_weight: float = Field(
+        0.7, ge=0, le=1, description="share of the teacher's answers in the loss; the rest are the labels"
+    )
     feature_weight: float = Field(50.0, ge=0, description="weight of the feature loss (attention, fitnets)")
-    optimizer: Optimizer = Optimizer.SGD
+    optimizer: Optimizer = Field(Optimizer.SGD, description="how weights are updated")
     learning_rate: float = Field(0.1, gt=0, description="highest learning rate of the cosine schedule")
 
 
@@ -191,12 +247,20 @@ class PruneMethod(StrEnum):
 class Prune(Training):
     """Set weights to zero and fine-tune the rest."""
 
-    method: PruneMethod = PruneMethod.MAGNITUDE
-    sparsity: float = Field(0.5, gt=0, lt=1, description="share of zero weights per layer at the end (magnitude only)")
-    epochs: int = Field(4, gt=0)
+    method: PruneMethod = Field(PruneMethod.MAGNITUDE, description="which weights go")
+    sparsity: float = Field(
+        0.5, gt=0, lt=1, description="share of zero weights per layer at the end; always 0.5 with method n_m"
+    )
+    epochs: int = Field(4, gt=0, description="passes over the training samples")
     distill: bool = Field(True, description="fine-tune on the checkpoint's answers as well as on the labels")
-    temperature: float = Field(3.0, gt=0)
-    soft_weight: float = Field(0.7, ge=0, le=1)
+    temperature: float = Field(3.0, gt=0, description="softens the checkpoint's answers")
+    soft_weight: float = Field(0.7, ge=0, le=1, description="share of the checkpoint's answers in the loss")
+
+    @model_validator(mode="after")
+    def _two_of_four(self) -> Self:
+        if self.method is PruneMethod.N_M and self.sparsity != 0.5:
+            raise ValueError(f"sparsity must be 0.5 with method n_m, which zeroes two of four (found {self.sparsity})")
+        return self
 
 
 class Scheme(StrEnum):
@@ -230,21 +294,21 @@ class Granularity(StrEnum):
 class Qat(Training):
     """Quantization-aware training."""
 
-    epochs: int = Field(2, gt=0)
+    epochs: int = Field(2, gt=0, description="passes over the training samples")
     learning_rate: float = Field(1e-4, gt=0, description="highest learning rate of the cosine schedule")
     distill: bool = Field(True, description="train on the checkpoint's answers as well as on the labels")
-    temperature: float = Field(3.0, gt=0)
-    soft_weight: float = Field(0.7, ge=0, le=1)
+    temperature: float = Field(3.0, gt=0, description="softens the checkpoint's answers")
+    soft_weight: float = Field(0.7, ge=0, le=1, description="share of the checkpoint's answers in the loss")
 
 
 class Quantize(Section):
     """Which number formats are tried."""
 
-    schemes: tuple[Scheme, ...] = Field((Scheme.INT8_STATIC,), min_length=1)
-    calibration: Calibration = Calibration.MINMAX
+    schemes: tuple[Scheme, ...] = Field((Scheme.INT8_STATIC,), min_length=1, description="each becomes a candidate")
+    calibration: Calibration = Field(Calibration.MINMAX, description="how activation ranges are found")
     percentile: float = Field(99.99, gt=50, le=100, description="used by calibration: percentile")
-    granularity: Granularity = Granularity.PER_CHANNEL
-    qat: Qat = Qat()
+    granularity: Granularity = Field(Granularity.PER_CHANNEL, description="how many scales a weight tensor has")
+    qat: Qat = Field(Qat(), description="training for the scheme int8_qat")
 
     @model_validator(mode="after")
     def _no_scheme_twice(self) -> Self:
@@ -256,109 +320,79 @@ class Quantize(Section):
 class Stages(Section):
     """The compressing stages, each optional, always in this order."""
 
-    distill: Distill | None = None
-    prune: Prune | None = None
-    quantize: Quantize = Quantize()
+    distill: Distill | None = Field(None, description="train a smaller student; left out: not done")
+    prune: Prune | None = Field(None, description="set weights to zero; left out: not done")
+    quantize: Quantize = Field(Quantize(), description="number formats that are tried")
 
 
 class Benchmark(Section):
     """How latency is measured."""
 
     threads: int = Field(1, gt=0, description="threads of the runtime")
-    batch: int = Field(1, gt=0)
+    batch: int = Field(1, gt=0, description="samples per inference")
     rounds: int = Field(30, ge=5, description="interleaved blocks of variant and baseline")
-    runs_per_round: int = Field(20, ge=1)
+    runs_per_round: int = Field(20, ge=1, description="inferences per block")
 
 
 class Recipe(Section):
     """What to compress, with which data, how far, and for which targets."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="name of the model: lower case, digits, dashes")
-    checkpoint: Checkpoint
-    data: Data
-    task: Task = Task.CLASSIFICATION
-    budget: Budget = Budget()
-    stages: Stages = Stages()
+    checkpoint: Checkpoint = Field(description="the trained model to start from")
+    data: Data = Field(description="where the samples come from")
+    task: Task = Field(Task.CLASSIFICATION, description="what the model answers, and so how it is scored")
+    budget: Budget = Field(Budget(), description="what compression may cost")
+    stages: Stages = Field(Stages(), description="the compressing stages")
     targets: tuple[str, ...] = Field(DEFAULT_TARGETS, min_length=1, description="names from `edgemill targets`")
-    benchmark: Benchmark = Benchmark()
-    seed: int = Field(0, ge=0, lt=2**31)
+    benchmark: Benchmark = Field(Benchmark(), description="how latency is measured")
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of everything random but the splits")
 
     @model_validator(mode="after")
     def _combinations(self) -> Self:
         if len(set(self.targets)) != len(self.targets):
             raise ValueError("targets: a target is listed twice")
-        distill = self.stages.distill
-        if self.task is Task.UNLABELLED and distill is not None and distill.soft_weight < 1:
-            raise ValueError("stages.distill.soft_weight: must be 1 for task unlabelled, there are no labels to learn from")
+        if self.task is not Task.REGRESSION and self.budget.max_accuracy_drop >= 1:
+            raise ValueError(
+                f"budget.max_accuracy_drop: must be below 1 for task {self.task}, 0.01 is one point of accuracy "
+                f"(found {self.budget.max_accuracy_drop})"
+            )
+        if self.task is Task.UNLABELLED:
+            self._needs_no_labels()
         return self
 
-
-def _expand(value: Any, where: str) -> Any:
-    if isinstance(value, str):
-
-        def variable(match: re.Match[str]) -> str:
-            name = match.group(1)
-            if name not in os.environ:
-                raise RecipeError(
-                    f"Environment variable {name} is not set.", where=where, remedy=f"export {name}=... and run again"
-                )
-            return os.environ[name]
-
-        return re.sub(r"\$\{(\w+)\}", variable, value)
-    if isinstance(value, dict):
-        return {key: _expand(item, f"{where}.{key}" if where else str(key)) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_expand(item, f"{where}.{index}") for index, item in enumerate(value)]
-    return value
-
-
-def _refusal(error: ValidationError, source: str) -> RecipeError:
-    details = []
-    for item in error.errors(include_url=False):
-        path = ".".join(str(part) for part in item["loc"]) or "recipe"
-        found = "" if item["type"] == "missing" or isinstance(item["input"], dict) else f" (found {item['input']!r})"
-        details.append(f"{path}: {_explain(item)}{found}")
-    return RecipeError(
-        f"The recipe has {len(details)} mistake{'s' if len(details) > 1 else ''}.",
-        where=source,
-        got="; ".join(details),
-        remedy="correct the named keys; docs/recipe.md lists all of them",
-    )
-
-
-def _explain(item: Any) -> str:
-    if item["type"] == "extra_forbidden":
-        parent: type[BaseModel] | None = Recipe
-        for part in item["loc"][:-1]:
-            parent = _child(parent, str(part))
-        known = ", ".join(sorted(parent.model_fields)) if parent is not None else ""
-        return f"unknown key; known here: {known}" if known else "unknown key"
-    message: str = item["msg"]
-    return message.removeprefix("Value error, ")
-
-
-def _child(parent: type[BaseModel] | None, key: str) -> type[BaseModel] | None:
-    if parent is None or key not in parent.model_fields:
-        return None
-    annotation = parent.model_fields[key].annotation
-    for option in (annotation, *getattr(annotation, "__args__", ())):
-        if isinstance(option, type) and issubclass(option, BaseModel):
-            return option
-    return None
+    def _needs_no_labels(self) -> None:
+        why = "for task unlabelled, there are no labels to learn from"
+        stages = self.stages
+        qat = stages.quantize.qat if Scheme.INT8_QAT in stages.quantize.schemes else None
+        for name, tuning in (("prune", stages.prune), ("quantize.qat", qat)):
+            if tuning is not None and not tuning.distill:
+                raise ValueError(f"stages.{name}.distill: must be true {why}")
+        for name, training in (("distill", stages.distill), ("prune", stages.prune), ("quantize.qat", qat)):
+            if training is not None and training.soft_weight < 1:
+                raise ValueError(f"stages.{name}.soft_weight: must be 1 {why} (found {training.soft_weight})")
 
 
 def parse_recipe(document: Any, source: str = "recipe") -> Recipe:
     """Validate a recipe given as plain values.
 
+    Args:
+        document: mapping of keys, as YAML gives it; ${VARIABLES} are expanded.
+        source: name of the document for error texts.
+
     Raises:
         RecipeError: with the path of every wrong key, what was found and what is right.
     """
     if not isinstance(document, dict):
-        raise RecipeError("A recipe is a mapping of keys.", where=source, got=type(document).__name__)
+        raise RecipeError(
+            "A recipe is a mapping of keys.",
+            where=source,
+            expected=", ".join(Recipe.model_fields),
+            got="an empty document" if document is None else type(document).__name__,
+        )
     try:
-        return Recipe.model_validate(_expand(document, ""))
+        return Recipe.model_validate(expand(plain(document, source), ""))
     except ValidationError as error:
-        raise _refusal(error, source) from error
+        raise refusal(error, Recipe, source) from error
 
 
 def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
@@ -368,39 +402,38 @@ def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
         RecipeError: the file is missing, is not YAML, or does not validate.
     """
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise RecipeError("There is no such recipe.", where=str(path), remedy="give the path of a YAML file") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RecipeError("The recipe cannot be read as YAML.", where=str(path), got=str(error)) from error
-    for override in overrides:
-        _override(document, override)
-    recipe = parse_recipe(document, str(path))
-    return resolve_paths(recipe, path.resolve().parent)
-
-
-def _override(document: Any, override: str) -> None:
-    key, separator, text = override.partition("=")
-    if not separator or not key:
-        raise RecipeError("An override has the form key.path=value.", where="--set", got=override)
-    node = document
-    *parents, last = key.split(".")
-    for part in parents:
-        if not isinstance(node, dict):
-            raise RecipeError("An override goes through something that is not a mapping.", where=f"--set {override}", got=part)
-        node = node.setdefault(part, {})
-    if not isinstance(node, dict):
-        raise RecipeError("An override goes through something that is not a mapping.", where=f"--set {override}", got=last)
-    try:
-        node[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError("The value of an override is not YAML.", where=f"--set {override}", got=text) from error
+    except (OSError, ValueError) as error:
+        raise RecipeError(
+            "The recipe cannot be read.", where=str(path), expected="a YAML file in UTF-8", got=str(error)
+        ) from error
+    document = read_yaml(text, str(path))
+    if isinstance(document, dict):
+        for item in overrides:
+            override(document, item)
+    return resolve_paths(parse_recipe(document, str(path)), path.resolve().parent)
 
 
 def resolve_paths(recipe: Recipe, base: Path) -> Recipe:
-    """The same recipe with relative paths made absolute against `base`."""
-    checkpoint = recipe.checkpoint.model_copy(update={"path": str(base / Path(recipe.checkpoint.path).expanduser())})
+    """The same recipe with relative paths made absolute against `base`.
+
+    Raises:
+        RecipeError: a path is empty, or starts with the home folder of an unknown user.
+    """
+    checkpoint = recipe.checkpoint
+    checkpoint = checkpoint.model_copy(update={"path": _absolute(checkpoint.path, base, "checkpoint.path")})
     data = recipe.data
     if data.path is not None:
-        data = data.model_copy(update={"path": str(base / Path(data.path).expanduser())})
+        data = data.model_copy(update={"path": _absolute(data.path, base, "data.path")})
     return recipe.model_copy(update={"checkpoint": checkpoint, "data": data})
+
+
+def _absolute(path: str, base: Path, key: str) -> str:
+    if not path:
+        raise RecipeError("The path is empty.", where=key, expected="a file or folder", remedy=f"correct {key}")
+    try:
+        return str(base / Path(path).expanduser())
+    except RuntimeError as error:
+        raise RecipeError("The home folder of this path is unknown.", where=key, got=path) from error

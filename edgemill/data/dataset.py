@@ -46,8 +46,12 @@ class Dataset:
 
     def features(self, split: SplitName, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
         """Model inputs, float32 (N, *sample_shape), of the samples [start, stop) of a split."""
-        x = self.raw(split)[start:stop].astype(np.float32)
+        return self.prepare(self.raw(split)[start:stop])
+
+    def prepare(self, stored: NDArray[np.generic]) -> NDArray[np.float32]:
+        """Model inputs, float32, of samples as they are stored."""
         rule = self.preprocess
+        x = stored.astype(np.float32)
         return ((x / np.float32(rule.scale)) - np.float32(rule.mean)) / np.float32(rule.std)
 
     def labels(self, split: SplitName) -> NDArray[np.generic]:
@@ -79,6 +83,7 @@ def write_dataset(
         folder: existing, empty.
         samples: for every split, (N, *sample_shape).
         labels: for every split, (N, ...), or None where the task has none.
+        preprocess: how stored values become model inputs.
     """
     classes = None
     for split, x in samples.items():

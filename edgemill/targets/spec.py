@@ -36,7 +36,9 @@ class Int8Arithmetic(Frozen):
     """How the target multiplies 8-bit integers."""
 
     activations: ActivationType
-    reduce_range: bool = Field(description="7-bit weights, for CPUs whose 16-bit intermediate saturates (AVX2 without VNNI)")
+    reduce_range: bool = Field(
+        description="7-bit weights, for CPUs whose 16-bit intermediate saturates (AVX2 without VNNI)"
+    )
     per_channel: bool = True
 
 
@@ -59,6 +61,7 @@ class Target(Frozen):
     runtime: RuntimeSpec
     formats: tuple[str, ...] = Field(description="number formats that the target runs: fp32, fp16, int8_static, ...")
     opset: int | None = Field(None, description="highest ONNX opset of the oldest supported runtime")
+    ir_version: int | None = Field(None, description="highest ONNX IR version of the oldest supported runtime")
     int8: Int8Arithmetic
     limits: Limits = Limits()
 

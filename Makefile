@@ -1,0 +1,50 @@
+# Everything a developer or a user of a checkout needs. Only Python 3.11+, make and a compiler must be there.
+PYTHON ?= python3
+UV := .tools/bin/uv
+VENV := .venv
+BIN := $(VENV)/bin
+LOCK := requirements/dev.lock
+
+.PHONY: run up test test-slow lint bench lock setup clean
+.DEFAULT_GOAL := run
+
+run: setup            ## compress the digits example for all targets
+	$(BIN)/edgemill optimize examples/digits/recipe.yaml --out build/digits
+
+up: setup             ## Prefect and MLflow servers with the deployments served; Ctrl-C stops all
+	$(BIN)/edgemill up
+
+test: setup           ## the fast tests
+	$(BIN)/python -m pytest tests -m "not slow"
+
+test-slow: setup      ## browser, kill and full-flow tests
+	$(BIN)/python -m pytest tests -m slow
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict edgemill
+	$(BIN)/lint-imports
+
+bench: setup          ## the quick form of every benchmark
+	$(BIN)/python -m benchmarks.qat_onnx --quick
+
+lock: $(UV)           ## resolve the dependencies anew
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --upgrade --extra pipeline --extra dev pyproject.toml -o $(LOCK)
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: $(LOCK) pyproject.toml | $(UV)
+	test -d $(VENV) || $(UV) venv --quiet --python $(PYTHON) $(VENV)
+	$(UV) pip sync --quiet --require-hashes --python $(VENV) $(LOCK)
+	$(UV) pip install --quiet --no-deps --no-build-isolation --python $(VENV) --editable .
+	touch $@
+
+$(UV): requirements/uv.lock
+	$(PYTHON) -m venv .tools
+	.tools/bin/pip install --quiet --require-hashes --requirement requirements/uv.lock
+	touch $@
+
+clean:
+	rm -rf build $(VENV) .tools

@@ -1,0 +1,146 @@
+"""The `edgemill` command. From a checkout it also has the pipeline's subcommands (flows.commands)."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import click
+
+from edgemill import __version__
+from edgemill.errors import EdgemillError, InvariantError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def guarded(command: Callable[P, R]) -> Callable[P, R]:
+    """Turn our errors into one message on standard error and their exit status."""
+
+    @wraps(command)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except EdgemillError as error:
+            if isinstance(error, InvariantError):
+                traceback.print_exc()
+            click.echo(f"edgemill: {error}", err=True)
+            raise SystemExit(error.exit_code) from None
+        except KeyboardInterrupt:
+            click.echo("edgemill: stopped; finished steps are kept and the next run goes on from there", err=True)
+            raise SystemExit(130) from None
+
+    return wrapper
+
+
+def print_json(value: Any) -> None:
+    """Write a JSON value to standard output for other programs."""
+    click.echo(json.dumps(value, indent=1, sort_keys=True, default=str))
+
+
+@click.group()
+@click.version_option(__version__, prog_name="edgemill")
+def main() -> None:
+    """From one training checkpoint to verified models for every edge device."""
+
+
+@main.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--trust", is_flag=True, help="allow Lambda layers and custom code in the checkpoint to run")
+@click.option("--model-function", help="python:module:function that builds the model of a TensorFlow checkpoint")
+@click.option("--json", "as_json", is_flag=True, help="print JSON")
+@guarded
+def inspect(checkpoint: Path, trust: bool, model_function: str | None, as_json: bool) -> None:
+    """Say what CHECKPOINT is: format, signature, parameters, MACs, and what Edgemill can do with it."""
+    from edgemill.ingest.checkpoint import inspect_checkpoint
+
+    facts = inspect_checkpoint(checkpoint, trust=trust, model_function=model_function)
+    if as_json:
+        print_json(facts)
+        return
+    _print_table([(name, _brief(value)) for name, value in facts.items()])
+
+
+@main.command()
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="print JSON")
+@guarded
+def targets(name: str | None, as_json: bool) -> None:
+    """List the targets, or show everything about one."""
+    from edgemill.targets import load_target, target_names
+
+    if name is not None:
+        target = load_target(name).model_dump(mode="json")
+        print_json(target) if as_json else _print_table([(key, _brief(value)) for key, value in target.items()])
+        return
+    catalog = [load_target(item) for item in target_names()]
+    if as_json:
+        print_json([target.model_dump(mode="json") for target in catalog])
+        return
+    _print_table([(target.name, target.title) for target in catalog])
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="print JSON")
+@guarded
+def doctor(as_json: bool) -> None:
+    """Say what is installed here, and what each target lacks."""
+    from edgemill.doctor import examine
+
+    report = examine()
+    if as_json:
+        print_json(report)
+        return
+    _print_table([(name, version) for name, version in report["packages"].items()])
+    click.echo()
+    for name, lacks in report["targets"].items():
+        click.echo(f"{name}: {'ready' if not lacks else 'lacks ' + '; '.join(lacks)}")
+
+
+@main.command()
+@click.argument("subject")
+@click.option("--json", "as_json", is_flag=True, help="print JSON")
+@guarded
+def lineage(subject: str, as_json: bool) -> None:
+    """Walk from SUBJECT (a digest, its first digits, or a produced file) back to checkpoint and data, and forward."""
+    from edgemill.lineage import render, trace
+    from edgemill.store import Store, state_folder
+
+    chain = trace(Store(state_folder()), subject)
+    print_json(chain.model_dump(mode="json")) if as_json else click.echo(render(chain))
+
+
+def _print_table(rows: list[tuple[str, str]]) -> None:
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, value in rows:
+        click.echo(f"{name:<{width}}  {value}")
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 160 else text[:157] + "..."
+
+
+def _add_pipeline_commands() -> None:
+    checkout = Path(__file__).resolve().parents[1]
+    if not (checkout / "flows" / "commands.py").exists():
+        return
+    if str(checkout) not in sys.path:
+        sys.path.insert(0, str(checkout))
+    from flows.commands import COMMANDS
+
+    for command in COMMANDS:
+        main.add_command(command)
+
+
+_add_pipeline_commands()
+
+if __name__ == "__main__":
+    main()

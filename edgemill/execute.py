@@ -1,0 +1,305 @@
+"""Run a step: answer from the store if it was done before, else in a child process with limits."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+from pydantic import BaseModel
+
+from edgemill.artifact import Artifact
+from edgemill.benchmark.slots import exclusive, shared
+from edgemill.errors import EdgemillError, InvariantError, ToolchainError, error_from_dict
+from edgemill.step import Step, cache_key, tool_versions
+from edgemill.store import StepRecord, Store
+
+Report = Callable[[float | None, str], None]
+
+_POLL_S = 0.5
+_IDLE_LIMIT_BYTES = 4 << 30
+_STEPS_PER_WORKER = 25
+
+
+@dataclass(frozen=True)
+class Execution:
+    """A finished step, and whether it was answered from the store."""
+
+    record: StepRecord
+    cached: bool
+
+
+@dataclass(frozen=True)
+class Call:
+    """A step with everything that decides its result.
+
+    Attributes:
+        extra: further identities in the cache key, e.g. of the target or the measuring host.
+        search_path: folders in which the recipe's own python functions are found.
+    """
+
+    step: Step
+    settings: BaseModel
+    inputs: Mapping[str, Artifact]
+    seed: int = 0
+    extra: Mapping[str, str] | None = None
+    search_path: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """Cache key (design rule 6)."""
+        digests = {name: artifact.digest for name, artifact in self.inputs.items()}
+        return cache_key(self.step, self.settings.model_dump(mode="json"), digests, self.seed, self.extra or {})
+
+
+def execute(store: Store, call: Call, report: Report) -> Execution:
+    """Run a step, or find it done.
+
+    Raises:
+        EdgemillError: whatever the body raised on purpose.
+        ToolchainError: the child process died or went over a limit.
+    """
+    key = call.key
+    if (record := store.record(key)) is not None:
+        return Execution(record, cached=True)
+    with store.lock(key):
+        if (record := store.record(key)) is not None:
+            return Execution(record, cached=True)
+        slot = exclusive if call.step.exclusive else shared
+        with slot(report):
+            return Execution(_run(store, call, key, report), cached=False)
+
+
+def _run(store: Store, call: Call, key: str, report: Report) -> StepRecord:
+    step = call.step
+    work = store.workspace(key)
+    settings = call.settings.model_dump(mode="json")
+    started = time.monotonic()
+    answer = _converse(
+        step,
+        {
+            "body": step.body,
+            "settings_type": f"{type(call.settings).__module__}:{type(call.settings).__qualname__}",
+            "settings": settings,
+            "inputs": {
+                name: {"path": str(store.path(artifact)), "artifact": artifact.model_dump(mode="json")}
+                for name, artifact in call.inputs.items()
+            },
+            "work": str(work),
+            "seed": call.seed,
+            "search_path": list(call.search_path),
+        },
+        report,
+    )
+    parents = tuple(sorted({artifact.digest for artifact in call.inputs.values()}))
+    outputs = {
+        name: store.put(
+            Path(file["path"]),
+            kind=file["kind"],
+            step=step.name,
+            parents=parents,
+            signature=file["signature"],
+            facts=file["facts"],
+        )
+        for name, file in answer["files"].items()
+    }
+    record = StepRecord(
+        key=key,
+        step=step.name,
+        version=step.version,
+        settings=settings,
+        inputs={name: artifact.digest for name, artifact in call.inputs.items()},
+        outputs=outputs,
+        facts=answer["facts"],
+        tools=tool_versions(step.tools),
+        seed=call.seed,
+        extra=dict(call.extra or {}),
+        wall_s=round(time.monotonic() - started, 3),
+        finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    store.commit(record)
+    store.discard_workspace(key)
+    return record
+
+
+# -- child processes -----------------------------------------------------------------------------
+
+
+class _Worker:
+    """One child process and the pipe on which it reports."""
+
+    def __init__(self) -> None:
+        read, write = os.pipe()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "edgemill.worker", str(write)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=(write,),
+            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *_inherited_path()])},
+        )
+        os.close(write)
+        self.events = os.fdopen(read, "rb", buffering=0)
+        self.steps = 0
+
+    def send(self, job: Mapping[str, Any]) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(job).encode() + b"\n")
+        self.process.stdin.flush()
+
+    def resident_bytes(self) -> int:
+        try:
+            root = psutil.Process(self.process.pid)
+            return sum(child.memory_info().rss for child in (root, *root.children(recursive=True)))
+        except psutil.Error:
+            return 0
+
+    def kill(self) -> None:
+        try:
+            family = [*psutil.Process(self.process.pid).children(recursive=True)]
+        except psutil.Error:
+            family = []
+        self.process.kill()
+        for child in family:
+            with suppress(psutil.Error):
+                child.kill()
+        self.process.wait()
+        self.close()
+
+    def close(self) -> None:
+        """End the process in an orderly way: it leaves when its standard input closes."""
+        if self.process.stdin is not None:
+            with suppress(BrokenPipeError):
+                self.process.stdin.close()
+        self.events.close()
+
+
+def _inherited_path() -> list[str]:
+    return [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+
+
+class _Pool:
+    """Idle workers by framework, so that imports are paid once and not per step.
+
+    A measurement gets a process of its own: what ran before must not colour its figures.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: dict[str | None, list[_Worker]] = {}
+
+    def take(self, step: Step) -> _Worker:
+        idle = self._idle.setdefault(step.framework, [])
+        with self._lock:
+            while idle and not step.exclusive:
+                worker = idle.pop()
+                if worker.process.poll() is None:
+                    return worker
+                worker.close()
+        return _Worker()
+
+    def give_back(self, worker: _Worker, step: Step) -> None:
+        worker.steps += 1
+        worn = worker.steps >= _STEPS_PER_WORKER or worker.resident_bytes() > _IDLE_LIMIT_BYTES
+        if step.exclusive or worn:
+            worker.close()
+            worker.process.wait()
+            return
+        with self._lock:
+            self._idle[step.framework].append(worker)
+
+    def drain(self) -> None:
+        """Let every idle worker go."""
+        with self._lock:
+            for workers in self._idle.values():
+                while workers:
+                    workers.pop().close()
+
+
+_POOL = _Pool()
+
+
+def release_workers() -> None:
+    """End idle child processes, e.g. before measurements or at the end of a run."""
+    _POOL.drain()
+
+
+def _converse(step: Step, job: Mapping[str, Any], report: Report) -> dict[str, Any]:
+    if step.exclusive:
+        _POOL.drain()
+    worker = _POOL.take(step)
+    log = Path(job["work"]) / "log.txt"
+    try:
+        try:
+            worker.send(job)
+        except BrokenPipeError:
+            raise _death(step, worker, log) from None
+        answer = _listen(step, worker, report, log)
+    except BaseException:
+        worker.kill()
+        raise
+    _POOL.give_back(worker, step)
+    if answer["event"] == "error":
+        raise error_from_dict(answer["error"])
+    if answer["event"] == "crash":
+        raise InvariantError(
+            f"Step {step.name} failed in a way that Edgemill did not foresee.",
+            where=str(log),
+            got=answer["error"],
+            remedy="please report this with the log; a smaller recipe may avoid the failing part",
+        )
+    return answer
+
+
+def _listen(step: Step, worker: _Worker, report: Report, log: Path) -> dict[str, Any]:
+    deadline = time.monotonic() + step.time_limit_s
+    buffer = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(worker.events, selectors.EVENT_READ)
+        while True:
+            if selector.select(timeout=_POLL_S):
+                block = os.read(worker.events.fileno(), 1 << 16)
+                if not block:
+                    raise _death(step, worker, log)
+                *lines, buffer = (buffer + block).split(b"\n")
+                for line in lines:
+                    event: dict[str, Any] = json.loads(line)
+                    if event["event"] != "progress":
+                        return event
+                    report(event["fraction"], event["message"])
+            if time.monotonic() > deadline:
+                raise ToolchainError(
+                    f"Step {step.name} ran past its time limit and was stopped.",
+                    where=str(log),
+                    expected=f"at most {step.time_limit_s:.0f} s",
+                )
+            if (resident := worker.resident_bytes()) > step.memory_limit_bytes:
+                raise ToolchainError(
+                    f"Step {step.name} went over its memory limit and was stopped.",
+                    where=str(log),
+                    expected=f"at most {step.memory_limit_bytes >> 20} MiB",
+                    got=f"{resident >> 20} MiB",
+                    remedy="smaller batches, or a machine with more memory",
+                )
+
+
+def _death(step: Step, worker: _Worker, log: Path) -> EdgemillError:
+    status = worker.process.wait()
+    tail = log.read_text(errors="replace").strip().splitlines()[-5:] if log.exists() else []
+    return ToolchainError(
+        f"The process of step {step.name} died.",
+        where=str(log),
+        got=f"exit status {status}" + ("; last words: " + " | ".join(tail) if tail else ""),
+        remedy="run again: it goes on from the last finished step",
+    )

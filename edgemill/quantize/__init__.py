@@ -1,0 +1,111 @@
+"""Quantize: from fp32 to 8-bit integers or half precision."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import Field
+
+from edgemill.artifact import Frozen
+from edgemill.recipe import Calibration, Granularity, Qat, Task
+from edgemill.step import Step
+from edgemill.targets.spec import Int8Arithmetic
+
+
+class StaticSettings(Frozen):
+    """Settings of `quantize.static`."""
+
+    int8: Int8Arithmetic = Field(description="arithmetic of the target: activation type and weight range")
+    calibration: Calibration = Calibration.MINMAX
+    percentile: float = Field(99.99, gt=50, le=100, description="used by calibration: percentile")
+    granularity: Granularity = Granularity.PER_CHANNEL
+    batch_size: int = Field(32, gt=0, description="calibration samples per inference")
+
+
+class DynamicSettings(Frozen):
+    """Settings of `quantize.dynamic`."""
+
+    int8: Int8Arithmetic = Field(description="arithmetic of the target: weight range")
+    granularity: Granularity = Granularity.PER_CHANNEL
+
+
+class Fp16Settings(Frozen):
+    """Settings of `quantize.fp16`."""
+
+    batch_size: int = Field(32, gt=0, description="calibration samples per inference in the overflow check")
+
+
+class LitertScheme(StrEnum):
+    """Number format of a LiteRT file."""
+
+    FP32 = "fp32"
+    """Everything float32."""
+    FP16 = "fp16"
+    """Weights stored as float16, computed as float32 unless the delegate can do better."""
+    INT8_DYNAMIC = "int8_dynamic"
+    """Weights int8, activations quantized at run time, float32 input and output."""
+    INT8_STATIC = "int8_static"
+    """Everything int8, input and output too."""
+
+
+class LitertSettings(Frozen):
+    """Settings of `quantize.litert`."""
+
+    scheme: LitertScheme
+    granularity: Granularity = Granularity.PER_CHANNEL
+
+
+class QatSettings(Frozen):
+    """Settings of `quantize.qat`."""
+
+    task: Task = Task.CLASSIFICATION
+    training: Qat = Qat()
+    calibration_batch_size: int = Field(50, gt=0, description="calibration samples per inference")
+
+
+_ONNX = ("onnx", "onnxruntime", "numpy")
+_TENSORFLOW = ("tensorflow", "tf-keras", "numpy")
+
+STATIC = Step(name="quantize.static", version=1, body="edgemill.quantize.static:run", tools=_ONNX)
+"""Inputs `onnx`, `data`; output `onnx`: QDQ int8 with ranges from the calibration split."""
+
+DYNAMIC = Step(name="quantize.dynamic", version=1, body="edgemill.quantize.dynamic:run", tools=_ONNX)
+"""Input `onnx`; output `onnx`: int8 weights, activations quantized at run time."""
+
+FP16 = Step(name="quantize.fp16", version=1, body="edgemill.quantize.fp16:run", tools=_ONNX)
+"""Input `onnx`, optionally `data`; output `onnx`: float16 inside, float32 input and output."""
+
+LITERT = Step(
+    name="quantize.litert",
+    version=1,
+    body="edgemill.quantize.litert:run",
+    framework="tensorflow",
+    tools=(*_TENSORFLOW, "ai-edge-litert"),
+)
+"""Input `keras` or `saved_model`, `data` for int8_static; output `tflite`."""
+
+QAT = Step(
+    name="quantize.qat",
+    version=1,
+    body="edgemill.quantize.qat:run",
+    framework="tensorflow",
+    tools=(*_TENSORFLOW, "tensorflow-model-optimization", "tf2onnx", "onnx", "onnxruntime", "ai-edge-litert"),
+)
+"""Inputs `keras`, `data`, and `teacher` (the checkpoint's fp32 ONNX) where the training distills.
+
+Outputs `tflite`, `onnx_uint8` (x86) and `onnx_int8` (ARM), all on the same learnt grid.
+"""
+
+__all__ = [
+    "DYNAMIC",
+    "FP16",
+    "LITERT",
+    "QAT",
+    "STATIC",
+    "DynamicSettings",
+    "Fp16Settings",
+    "LitertScheme",
+    "LitertSettings",
+    "QatSettings",
+    "StaticSettings",
+]

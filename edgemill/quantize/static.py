@@ -1,0 +1,156 @@
+"""Step `quantize.static`: fp32 ONNX to int8 in QDQ form with onnxruntime, ranges from the calibration split."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnxruntime.quantization import QuantType
+from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+from onnxruntime.quantization.quant_utils import load_model_with_shape_infer
+from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from edgemill.artifact import Signature
+from edgemill.data.dataset import Dataset
+from edgemill.errors import ToolchainError
+from edgemill.quantize import StaticSettings
+from edgemill.quantize.calibrate import Range, as_tensors_data, find_ranges
+from edgemill.quantize.kernels import optimized_kernels
+from edgemill.quantize.onnx_graph import MOVES
+from edgemill.recipe import Granularity
+from edgemill.runtimes.onnxruntime import RUNTIME as ONNXRUNTIME
+from edgemill.step import InputFile, OutputFile, Outputs, StepContext
+from edgemill.targets.spec import ActivationType
+
+_TYPES = {ActivationType.UINT8: QuantType.QUInt8, ActivationType.INT8: QuantType.QInt8}
+
+
+def run(settings: StaticSettings, inputs: Mapping[str, InputFile], context: StepContext) -> Outputs:
+    """Quantize an ONNX graph.
+
+    Args:
+        settings: the target's arithmetic, and how ranges are found.
+        inputs: `onnx` (fp32), `data`.
+        context: folders, progress.
+
+    Returns:
+        file `onnx`; facts `quantized_nodes` (by operator), `float_nodes` (name: reason), `ranges`
+        (count, widest, narrowest), `kernels` of the optimized graph, `warnings`.
+
+    Raises:
+        DataError: the calibration split is empty or makes an activation infinite.
+        ToolchainError: onnxruntime fails.
+    """
+    source = inputs["onnx"]
+    data = Dataset(inputs["data"].path)
+    target = context.out / "model.onnx"
+    with tempfile.TemporaryDirectory(dir=context.out) as name:
+        folder = Path(name)
+        prepared = folder / "prepared.onnx"
+        prepare(source.path, prepared)
+        ranges = find_ranges(
+            prepared, data, settings.calibration, settings.percentile, settings.batch_size, folder, context.report
+        )
+        context.report(0.85, "quantizing weights")
+        signature = _quantize(prepared, target, ranges, settings)
+    context.report(0.95, "reading the optimized graph")
+    kernels = optimized_kernels(target)
+    model = onnx.load(str(target))
+    quantized, left = survey(model, kernels.unfused)
+    facts: dict[str, Any] = {
+        "quantized_nodes": dict(sorted(quantized.items())),
+        "float_nodes": left,
+        "ranges": _summary(ranges),
+        "kernels": kernels.record(),
+        "warnings": [f"{node} runs on a float kernel" for node in kernels.unfused],
+    }
+    return Outputs({"onnx": OutputFile(target, "onnx", signature)}, facts)
+
+
+def prepare(source: Path, target: Path) -> None:
+    """Infer shapes and fuse what can be fused before quantization, as onnxruntime wants it.
+
+    Raises:
+        ToolchainError: onnxruntime fails.
+    """
+    try:
+        # Symbolic shape inference needs sympy; ONNX's own is enough for one free dimension.
+        quant_pre_process(str(source), str(target), skip_symbolic_shape=True)
+    except Exception as error:  # onnxruntime raises a dozen unrelated classes
+        raise ToolchainError(
+            "onnxruntime cannot prepare the model for quantization.", where=source.name, got=str(error)[:2000]
+        ) from error
+
+
+def _quantize(prepared: Path, target: Path, ranges: dict[str, Range], settings: StaticSettings) -> Signature:
+    per_channel = settings.granularity is Granularity.PER_CHANNEL and settings.int8.per_channel
+    try:
+        # The second half of onnxruntime.quantization.quantize_static, with ranges that were looked at.
+        quantizer = QDQQuantizer(
+            load_model_with_shape_infer(prepared),
+            per_channel,
+            settings.int8.reduce_range,
+            QuantType.QInt8,
+            _TYPES[settings.int8.activations],
+            as_tensors_data(ranges),
+            [],
+            [],
+            sorted({*QLinearOpsRegistry, *QDQRegistry}),
+            {},
+        )
+        quantizer.quantize_model()
+        quantizer.model.save_model_to_file(str(target), False)
+    except Exception as error:  # onnxruntime raises a dozen unrelated classes
+        raise ToolchainError(
+            "onnxruntime cannot quantize the model.", where=target.name, got=str(error)[:2000]
+        ) from error
+    return ONNXRUNTIME.load(target).signature
+
+
+def survey(model: onnx.ModelProto, unfused: Sequence[str] = ()) -> tuple[Counter[str], dict[str, str]]:
+    """Which nodes of a QDQ graph compute on quantized values.
+
+    Args:
+        model: with QuantizeLinear / DequantizeLinear pairs.
+        unfused: `TYPE NAME` of nodes that onnxruntime runs as float although they are quantized.
+
+    Returns:
+        number of quantized nodes by operator, and for each node that stays float the reason.
+    """
+    real = {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+    quantized: Counter[str] = Counter()
+    left: dict[str, str] = {
+        name.split(" ", 1)[1]: "onnxruntime has no fused 8-bit form of this place" for name in unfused
+    }
+    known = {*QLinearOpsRegistry, *QDQRegistry}
+    for node in model.graph.node:
+        if node.op_type in {"QuantizeLinear", "DequantizeLinear"} or node.name in left:
+            continue
+        if node.input and node.input[0] in real:
+            quantized[node.op_type] += 1
+        elif node.op_type in MOVES:
+            continue
+        elif node.op_type not in known:
+            left[node.name] = f"onnxruntime has no quantizer for {node.op_type}"
+        else:
+            left[node.name] = "its input is not quantized"
+    return quantized, left
+
+
+def _summary(ranges: dict[str, Range]) -> dict[str, Any]:
+    if not ranges:
+        return {"tensors": 0}
+    width = {name: high - low for name, (low, high) in ranges.items()}
+    widest, narrowest = max(width, key=lambda name: width[name]), min(width, key=lambda name: width[name])
+    return {
+        "tensors": len(ranges),
+        "widest": {"tensor": widest, "range": list(ranges[widest])},
+        "narrowest": {"tensor": narrowest, "range": list(ranges[narrowest])},
+        "median_width": float(np.median(list(width.values()))),
+    }

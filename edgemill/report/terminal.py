@@ -1,0 +1,94 @@
+"""The report as a rich renderable for the terminal."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from edgemill.report import figures
+from edgemill.summary import Status, Summary, TargetResult, VariantResult
+from edgemill.validate.verdict import Decision
+
+_VERDICT_STYLES = {Decision.PASS: "bold green", Decision.FAIL: "bold red", Decision.INCONCLUSIVE: "bold yellow"}
+_STATUS_STYLES = {
+    Status.SELECTED: "bold green",
+    Status.PASSED: "green",
+    Status.INCONCLUSIVE: "yellow",
+    Status.FAILED: "red",
+    Status.DROPPED: "dim",
+}
+
+
+def render_terminal(summary: Summary) -> RenderableType:
+    """One table a target, with reasons below it, and the exit status' meaning."""
+    parts: list[RenderableType] = []
+    for target in summary.targets:
+        parts += [*_target(target, summary), Text()]
+    return Group(*parts)
+
+
+def _target(target: TargetResult, summary: Summary) -> list[RenderableType]:
+    heading = Text.assemble((target.target, "bold"), "  ", (str(target.verdict), _VERDICT_STYLES[target.verdict]), "  ")
+    if target.source:
+        heading.append(f"times {target.source}", style="dim")
+    parts: list[RenderableType] = [heading]
+    if target.failure:
+        parts.append(Text(f"  {target.failure}", style="red"))
+    if target.variants or target.baseline:
+        parts.append(_table(target, summary))
+    for variant in figures.ordered(target):
+        if not variant.passed and variant.reason:
+            parts.append(Text(f"  {variant.candidate}: {variant.reason}", style="dim"))
+    if figures.source_note(target.source):
+        parts.append(Text(f"  {figures.source_note(target.source)}", style="dim italic"))
+    return parts
+
+
+def _table(target: TargetResult, summary: Summary) -> Table:
+    task = summary.task
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("candidate", overflow="fold")
+    table.add_column("verdict", no_wrap=True)
+    for name in (figures.score_name(task), "drop", "bound", "p50", "ratio", "file", "gzip", "RSS"):
+        table.add_column(name, justify="right", no_wrap=True)
+    if target.baseline is not None:
+        profile = target.baseline.profile
+        table.add_row(
+            "checkpoint, fp32",
+            "baseline",
+            figures.score_text(target.baseline.accuracy, task),
+            "",
+            "",
+            figures.time_text(profile.latency_p50_ms),
+            "1",
+            figures.bytes_text(profile.size_bytes),
+            figures.bytes_text(profile.compressed_bytes),
+            figures.bytes_text(profile.peak_rss_bytes),
+            style="dim",
+        )
+    for variant in figures.ordered(target):
+        table.add_row(*_cells(variant, summary), style="dim" if variant.status is Status.DROPPED else "")
+    return table
+
+
+def _cells(variant: VariantResult, summary: Summary) -> list[RenderableType]:
+    task, profile, verdict = summary.task, variant.profile, variant.verdict
+    cells: list[RenderableType] = [
+        Text(variant.candidate),
+        Text(str(variant.status), style=_STATUS_STYLES[variant.status]),
+        figures.score_text(variant.accuracy, task),
+        figures.drop_text(verdict.estimate if verdict else None, task),
+        figures.bound_text(verdict, task),
+    ]
+    if profile is None:
+        return [*cells, *[figures.NONE] * 5]
+    ratio = profile.latency_ratio
+    return [
+        *cells,
+        figures.time_text(profile.latency_p50_ms),
+        f"{ratio.estimate:.3f}" if ratio else figures.NONE,
+        figures.bytes_text(profile.size_bytes),
+        figures.bytes_text(profile.compressed_bytes),
+        figures.bytes_text(profile.peak_rss_bytes),
+    ]

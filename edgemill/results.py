@@ -1,0 +1,271 @@
+"""From the records of finished steps to the result of a target: screening, gating order, choice, waterfall."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edgemill.artifact import Artifact
+from edgemill.candidate import FP32, Model, candidate_name
+from edgemill.errors import EdgemillError
+from edgemill.recipe import Budget, Scheme
+from edgemill.select import Measured, choose, gate_order, screen
+from edgemill.store import StepRecord
+from edgemill.summary import Baseline, ChainStep, Interval, Profile, Status, TargetResult, VariantResult
+from edgemill.targets import Target
+from edgemill.validate import Verdict
+from edgemill.validate.sequence import run_in_sequence
+from edgemill.validate.verdict import Decision, GateFacts
+
+
+@dataclass
+class Attempt:
+    """One candidate on one target, filled in as its steps finish.
+
+    Attributes:
+        quantized: record of the quantize step; None where the model is compiled as it is.
+        screened: comparison with the checkpoint on validation data.
+        failure: why it went no further.
+    """
+
+    model: Model
+    scheme: Scheme | None
+    target: Target
+    quantized: StepRecord | None = None
+    compiled: StepRecord | None = None
+    predicted: StepRecord | None = None
+    screened: StepRecord | None = None
+    measured: StepRecord | None = None
+    failure: EdgemillError | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the candidate."""
+        return candidate_name(self.model.name, self.scheme)
+
+    @property
+    def subject(self) -> str:
+        """For people: candidate and target."""
+        return f"{self.name} -> {self.target.name}"
+
+    @property
+    def file(self) -> Artifact | None:
+        """The compiled file."""
+        return None if self.compiled is None else self.compiled.outputs["model"]
+
+    @property
+    def worth_measuring(self) -> bool:
+        """Whether it stands up on validation data."""
+        return self.screened is not None and _gate(self.screened).verdict.verdict is not Decision.FAIL
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The checkpoint's own answers and size, with which everything is compared."""
+
+    model: Model
+    validation_score: float | None
+    accuracy: Callable[[], float | None]
+
+
+def judge(
+    target: Target,
+    attempts: Sequence[Attempt],
+    reference: Reference,
+    budget: Budget,
+    test: Callable[[Attempt], StepRecord],
+) -> TargetResult:
+    """Screen, gate in a fixed sequence, and choose.
+
+    Args:
+        attempts: all candidates of the target.
+        test: runs the gate of one attempt on test data; called lazily and in order.
+    """
+    measured = {attempt.name: attempt for attempt in attempts if attempt.measured is not None}
+    if not measured:
+        return TargetResult(
+            target=target.name,
+            title=target.title,
+            variants=tuple(_variant(attempt, None, Status.FAILED, _why(attempt)) for attempt in attempts),
+            failure="no candidate could be measured",
+        )
+    baseline = _baseline_profile([attempt.measured for attempt in measured.values() if attempt.measured])
+    candidates = [_measured(attempt) for attempt in measured.values()]
+    kept, dropped = screen(candidates, baseline, target.limits)
+    tested: dict[str, StepRecord] = {}
+
+    def verdict_of(name: str) -> Verdict:
+        tested[name] = test(measured[name])
+        return _gate(tested[name]).verdict
+
+    verdicts = run_in_sequence([item.name for item in gate_order(kept)], verdict_of, budget)
+    chosen = choose([item for item in kept if verdicts[item.name].passed])
+
+    def result_of(attempt: Attempt) -> VariantResult:
+        name = attempt.name
+        if name in dropped:
+            return _variant(attempt, None, Status.DROPPED, dropped[name])
+        if name not in verdicts:
+            status = Status.DROPPED if attempt.screened is not None else Status.FAILED
+            return _variant(attempt, None, status, _why(attempt))
+        verdict = verdicts[name]
+        if verdict.passed:
+            status = Status.SELECTED if chosen is not None and chosen.name == name else Status.PASSED
+        else:
+            status = Status.FAILED if verdict.verdict is Decision.FAIL else Status.INCONCLUSIVE
+        facts = _gate(tested[name]) if name in tested else None
+        reason = "" if verdict.passed else verdict.reason
+        return _variant(attempt, facts, status, reason).model_copy(update={"verdict": verdict})
+
+    onnx = reference.model.files["onnx"]
+    result = TargetResult(
+        target=target.name,
+        title=target.title,
+        source=baseline.source,
+        baseline=Baseline(
+            digest=onnx.digest,
+            profile=baseline,
+            validation_score=reference.validation_score,
+            accuracy=reference.accuracy() if tested else None,
+        ),
+        variants=tuple(result_of(attempt) for attempt in attempts),
+    )
+    return _with_chains(result, attempts, reference)
+
+
+def _gate(record: StepRecord) -> GateFacts:
+    return GateFacts.model_validate(record.facts)
+
+
+def _why(attempt: Attempt) -> str:
+    if attempt.failure is not None:
+        return str(attempt.failure).replace("\n  ", "; ")
+    if attempt.screened is not None:
+        return f"on validation data {_gate(attempt.screened).verdict.reason}"
+    return "it was not tried"
+
+
+def _profile(facts: Mapping[str, Any]) -> Profile:
+    return Profile(
+        size_bytes=facts["size_bytes"],
+        compressed_bytes=facts["compressed_bytes"],
+        source=facts["source"],
+        latency_p50_ms=facts["latency_p50_ms"],
+        latency_p95_ms=facts["latency_p95_ms"],
+        latency_ratio=Interval(
+            estimate=facts["ratio"],
+            lower=facts["ratio_lower"],
+            upper=facts["ratio_upper"],
+            confidence=facts["ratio_confidence"],
+        ),
+        peak_rss_bytes=facts["peak_rss_bytes"],
+    )
+
+
+def _baseline_profile(records: Sequence[StepRecord]) -> Profile:
+    def middle(name: str) -> Any:
+        return statistics.median(record.facts[name] for record in records)
+
+    first = records[0].facts
+    return Profile(
+        size_bytes=first["baseline_size_bytes"],
+        compressed_bytes=first["baseline_compressed_bytes"],
+        source=first["source"],
+        latency_p50_ms=middle("baseline_p50_ms"),
+        latency_p95_ms=middle("baseline_p95_ms"),
+        peak_rss_bytes=int(middle("baseline_peak_rss_bytes")),
+    )
+
+
+def _measured(attempt: Attempt) -> Measured:
+    assert attempt.measured is not None
+    assert attempt.screened is not None
+    screened = _gate(attempt.screened)
+    return Measured(
+        name=attempt.name,
+        profile=_profile(attempt.measured.facts),
+        screen=screened.verdict,
+        score=screened.accuracy if screened.accuracy is not None else 0.0,
+    )
+
+
+def _variant(attempt: Attempt, facts: GateFacts | None, status: Status, reason: str) -> VariantResult:
+    file = attempt.file
+    screened = None if attempt.screened is None else _gate(attempt.screened)
+    return VariantResult(
+        target=attempt.target.name,
+        candidate=attempt.name,
+        scheme=FP32 if attempt.scheme is None else attempt.scheme.value,
+        digest=None if file is None else file.digest,
+        kind=None if file is None else file.kind,
+        signature=None if file is None else file.signature,
+        profile=None if attempt.measured is None else _profile(attempt.measured.facts),
+        validation_score=None if screened is None else screened.accuracy,
+        validation_drop=None if screened is None else screened.verdict.estimate,
+        validation_drop_upper=None if screened is None else screened.verdict.upper,
+        accuracy=None if facts is None else facts.accuracy,
+        verdict=None if facts is None else facts.verdict,
+        lost=None if facts is None else facts.lost,
+        won=None if facts is None else facts.won,
+        flip_rate=None if facts is None else facts.flip_rate,
+        status=status,
+        reason=reason,
+    )
+
+
+# -- the waterfall -------------------------------------------------------------------------------
+
+
+def _with_chains(result: TargetResult, attempts: Sequence[Attempt], reference: Reference) -> TargetResult:
+    by_name = {variant.candidate: variant for variant in result.variants}
+    assert result.baseline is not None
+    start = _chain_step(
+        "ingest", "ingest.checkpoint", "checkpoint, fp32", result.baseline.digest, reference.validation_score,
+        result.baseline.profile, result.baseline.profile,
+    )  # fmt: skip
+    variants = []
+    for attempt in attempts:
+        steps = [start]
+        for index, link in enumerate(attempt.model.chain):
+            name = candidate_name("-".join(item.stage for item in attempt.model.chain[: index + 1]), None)
+            steps.append(_link_step(link.stage, link.step, link.title, by_name.get(name), result.baseline.profile))
+        if attempt.scheme is not None and attempt.quantized is not None:
+            own = by_name[attempt.name]
+            steps.append(
+                _link_step("quantize", attempt.quantized.step, attempt.scheme.value, own, result.baseline.profile)
+            )
+        variants.append(by_name[attempt.name].model_copy(update={"chain": tuple(steps)}))
+    return result.model_copy(update={"variants": tuple(variants)})
+
+
+def _link_step(stage: str, step: str, title: str, variant: VariantResult | None, baseline: Profile) -> ChainStep:
+    if variant is None:
+        return ChainStep(stage=stage, step=step, title=title)
+    return _chain_step(stage, step, title, variant.digest, variant.validation_score, variant.profile, baseline)
+
+
+def _chain_step(
+    stage: str,
+    step: str,
+    title: str,
+    digest: str | None,
+    score: float | None,
+    profile: Profile | None,
+    baseline: Profile,
+) -> ChainStep:
+    latency = None if profile is None else profile.latency_p50_ms
+    if profile is not None and profile.latency_ratio is not None and baseline.latency_p50_ms is not None:
+        # on the common scale of the baseline: ratios are steadier than times of separate runs
+        latency = profile.latency_ratio.estimate * baseline.latency_p50_ms
+    return ChainStep(
+        stage=stage,
+        step=step,
+        title=title,
+        digest=digest,
+        score=score,
+        size_bytes=None if profile is None else profile.size_bytes,
+        compressed_bytes=None if profile is None else profile.compressed_bytes,
+        latency_p50_ms=latency,
+    )

@@ -1,0 +1,40 @@
+"""Where a figure comes from (design rule 7), so that figures of different source are never mixed unmarked.
+
+`measured:native`
+    taken on the target's own architecture.
+`proxy:x86_64-host`
+    taken on a machine of another architecture whose kernels are of the same kind: an indication.
+`unlike:x86_64-host`
+    taken on a machine that lacks fast kernels for the target's arithmetic: says nothing of the device.
+"""
+
+from __future__ import annotations
+
+from edgemill.targets.spec import ActivationType, Target
+
+_ALIASES = {"amd64": "x86_64", "arm64": "aarch64"}
+
+
+def architecture(machine: str) -> str:
+    """One name for each architecture, from what `platform.machine()` gives on any system."""
+    return _ALIASES.get(machine.lower(), machine.lower())
+
+
+def provenance(target: Target, host_arch: str) -> str:
+    """Label of times that were taken on this host for a target.
+
+    Args:
+        target: the device class that the figure is for.
+        host_arch: `platform.machine()` of the machine that measured.
+    """
+    host = architecture(host_arch)
+    if host == architecture(target.arch):
+        return "measured:native"
+    return f"{'proxy' if _comparable(target, host) else 'unlike'}:{host}-host"
+
+
+def _comparable(target: Target, host: str) -> bool:
+    # onnxruntime has no fast kernels for int8 x int8 on x86: the same integer graph that is quick on
+    # ARM took 8 times as long as fp32 on an AVX512-VNNI machine, where uint8 x int8 took 0.4 times.
+    signed = target.int8.activations is ActivationType.INT8
+    return not (target.runtime.name == "onnxruntime" and signed and host == "x86_64")

@@ -1,0 +1,58 @@
+"""Validation: predictions of the compiled file, the screen on validation data, the gate on test data."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from edgemill.artifact import Frozen
+from edgemill.data.dataset import SplitName
+from edgemill.recipe import Budget, Task
+from edgemill.step import Step
+from edgemill.validate.verdict import Decision, GateFacts, Verdict
+
+__all__ = ["GATE", "PREDICT", "SCREEN", "Decision", "GateFacts", "GateSettings", "PredictSettings", "Verdict"]
+
+PREDICT = Step(
+    name="validate.predict",
+    version=1,
+    body="edgemill.validate.predict:run",
+    tools=("onnxruntime", "ai-edge-litert", "numpy"),
+    time_limit_s=3600.0,
+)
+"""inputs: model, data; settings: PredictSettings; output: predictions."""
+
+SCREEN = Step(
+    name="validate.screen",
+    version=1,
+    body="edgemill.validate.gate:run",
+    tools=("numpy", "scipy"),
+    time_limit_s=1800.0,
+)
+"""The comparison of `GATE` on the validation split: what selection looks at."""
+
+GATE = Step(
+    name="validate.gate",
+    version=1,
+    body="edgemill.validate.gate:run",
+    tools=("numpy", "scipy"),
+    time_limit_s=1800.0,
+)
+"""inputs: variant, baseline (predictions on one split), data; settings: GateSettings; facts: GateFacts."""
+
+
+class PredictSettings(Frozen):
+    """Settings of `validate.predict`."""
+
+    split: SplitName = Field(description="validation for selection, test for the gate")
+    task: Task
+    threads: int = Field(default=1, gt=0, description="threads of the runtime")
+    batch_size: int = Field(default=256, gt=0, description="samples of one call of the runtime")
+
+
+class GateSettings(Frozen):
+    """Settings of `validate.gate` (test split) and `validate.screen` (validation split)."""
+
+    split: SplitName = Field(default=SplitName.TEST, description="split on which both predictions were made")
+    task: Task
+    budget: Budget
+    resamples: int = Field(default=4999, ge=999, description="bootstrap resamples; used for real-valued scores only")

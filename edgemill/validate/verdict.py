@@ -1,0 +1,60 @@
+"""What a gate says. Light: a device reads verdicts too."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import Field, FiniteFloat
+
+from edgemill.artifact import Frozen
+
+
+class Decision(StrEnum):
+    """The three answers of a gate. Only PASS ships."""
+
+    PASS = "PASS"
+    """The promise is proven at the asked confidence."""
+    FAIL = "FAIL"
+    """The opposite is proven, or the model is broken."""
+    INCONCLUSIVE = "INCONCLUSIVE"
+    """Neither is proven with the samples at hand."""
+
+
+class Verdict(Frozen):
+    """The numbers of one gate.
+
+    A drop is `score of the baseline - score of the variant`: positive is worse. `lower` and `upper`
+    are its one-sided confidence bounds, each holding on its own with probability `confidence`.
+    PASS iff `upper < margin`; FAIL iff `lower > margin`; otherwise INCONCLUSIVE.
+    """
+
+    gate: str = Field(description="what was checked, e.g. accuracy")
+    verdict: Decision
+    estimate: FiniteFloat | None = Field(default=None, description="observed drop; None where it could not be computed")
+    lower: FiniteFloat | None = Field(default=None, description="one-sided lower bound of the drop")
+    upper: FiniteFloat | None = Field(default=None, description="one-sided upper bound of the drop")
+    margin: FiniteFloat = Field(description="largest drop that is accepted")
+    confidence: float = Field(gt=0.5, lt=1, description="one-sided confidence of each bound")
+    n: int = Field(ge=0, description="paired samples")
+    method: str = Field(description="statistical method, or `none` where no test was made")
+    samples_needed: int | None = Field(
+        default=None, description="INCONCLUSIVE only: samples that would decide if the observed rates stayed"
+    )
+    reason: str = Field(description="one sentence for people")
+
+    @property
+    def passed(self) -> bool:
+        """Whether this model may ship."""
+        return self.verdict is Decision.PASS
+
+
+class GateFacts(Frozen):
+    """Facts of `validate.gate` and `validate.screen`; read them with `GateFacts.model_validate(facts)`."""
+
+    verdict: Verdict
+    accuracy: FiniteFloat | None = Field(default=None, description="score of the variant; None where it is broken")
+    baseline_accuracy: FiniteFloat
+    lost: int | None = Field(default=None, description="right in the baseline, wrong here; None for real-valued scores")
+    won: int | None = Field(default=None, description="wrong in the baseline, right here")
+    flip_rate: FiniteFloat | None = Field(default=None, description="share of samples with another answer")
+    fault: str | None = Field(default=None, description="name of the fault of broken predictions")

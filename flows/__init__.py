@@ -1,0 +1,1 @@
+"""The Prefect flows: what runs, in which order, when."""

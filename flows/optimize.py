@@ -1,0 +1,116 @@
+"""The DAG: checkpoint -> ingest -> distill -> prune -> quantize -> compile -> validate -> benchmark -> select."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.states import Completed, Failed, State
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from edgemill.candidate import CHECKPOINT, Model
+from edgemill.errors import EdgemillError, InvariantError, ServiceError
+from edgemill.execute import release_workers
+from edgemill.recipe import Recipe, resolve_paths
+from edgemill.recipe_check import check_recipe
+from edgemill.store import state_folder
+from edgemill.summary import Summary
+from flows.candidates import build_candidates
+from flows.deliver import Delivery, deliver
+from flows.evidence import measure_and_judge
+from tasks.data import load_data
+from tasks.environment import answers
+from tasks.ingest import ingest
+from tasks.progress import Tally, listening
+from tasks.run import open_store
+from tasks.tracking import Tracking, identity_of, require_answer
+
+
+@flow(name="optimize", flow_run_name="{recipe.name}", task_runner=ThreadPoolTaskRunner(max_workers=16))
+def optimize(recipe: Recipe, out: str | None = None, command: str | None = None) -> State[dict[str, Any]]:
+    """Compress one checkpoint for all targets of a recipe, gate the result, and record it in MLflow.
+
+    Args:
+        recipe: what to compress, with which data, how far, for which targets. Relative paths count
+            from the project's folder.
+        out: folder for report, summary and bundles; a folder below the state folder if left out.
+        command: what to run to do the same again; derived if left out.
+    """
+    tally = Tally()
+    with listening(tally.count):
+        summary = _optimize(recipe, out, command, tally)
+    result = summary.model_dump(mode="json")
+    if summary.exit_code == 0:
+        return Completed(data=result, message="every target has a passing variant")
+    lacking = ", ".join(target.target for target in summary.targets if target.selected is None)
+    return Failed(data=result, message=f"no passing variant for {lacking}; the report says why")
+
+
+def _optimize(recipe: Recipe, out: str | None, command: str | None, tally: Tally) -> Summary:
+    started = datetime.now(UTC)
+    recipe = resolve_paths(recipe, Path.cwd())
+    check_recipe(recipe)
+    require_answer()
+    data = load_data.submit(recipe).result()
+    ingested = ingest.submit(recipe, data.outputs["data"]).result()
+    checkpoint = Model(name=CHECKPOINT, chain=(), files=ingested.outputs)
+    tracking = Tracking.open(recipe, identity_of(recipe, data, ingested))
+    try:
+        built = build_candidates(recipe, checkpoint, ingested, data.outputs["data"])
+        release_workers()
+        targets = measure_and_judge(recipe, checkpoint, built.attempts, data.outputs["data"])
+        delivery = Delivery(
+            recipe=recipe,
+            data=data,
+            ingested=ingested,
+            targets=targets,
+            models=built.models,
+            compiled={attempt.file.digest: attempt.file for attempt in built.attempts if attempt.file is not None},
+            started=started,
+            folder=output_folder(recipe, out),
+            command=command,
+            tally=tally,
+        )
+        return deliver(delivery, open_store(), tracking)
+    except BaseException:
+        tracking.fail()
+        raise
+    finally:
+        release_workers()
+
+
+def output_folder(recipe: Recipe, out: str | None) -> Path:
+    """Where report, summary and bundles go."""
+    return Path(out).absolute() if out is not None else state_folder() / "runs" / recipe.name
+
+
+def run_from_command_line(recipe: Recipe, out: Path | None, command: str) -> tuple[Summary, Path]:
+    """Run the flow in this process.
+
+    Raises:
+        EdgemillError: whatever stopped the run.
+    """
+    require_answer()
+    api = os.environ.get("PREFECT_API_URL")
+    if api and not answers(api):
+        raise ServiceError(
+            "The Prefect server does not answer.",
+            where=api,
+            remedy="start it (`make up`), or unset PREFECT_API_URL; finished steps stay in the store",
+        )
+    folder = output_folder(recipe, None if out is None else str(out))
+    began = datetime.now(UTC)
+    state = optimize(recipe, str(folder), command, return_state=True)
+    written = folder / "summary.json"
+    if written.exists():
+        summary = Summary.model_validate_json(written.read_bytes())
+        if summary.finished >= began:
+            return summary, folder
+    error = state.result(raise_on_failure=False)
+    if isinstance(error, EdgemillError):
+        raise error
+    cause = error if isinstance(error, BaseException) else None
+    raise InvariantError("The flow ended without a result.", got=f"{type(error).__name__}: {error}") from cause

@@ -1,0 +1,264 @@
+"""All writes to MLflow: one experiment per model name, one parent run per result, one child per variant.
+
+A run is found again by its identity (recipe, checkpoint, data, tools, machine), so that running
+again, or after a kill, completes the same MLflow run and never doubles it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from urllib.parse import urlparse
+
+from edgemill.benchmark.host import fingerprint_digest
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModelStatus, Metric, Param
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from edgemill.artifact import Artifact, canonical_json, digest_text
+from edgemill.errors import ServiceError
+from edgemill.recipe import Recipe
+from edgemill.step import tool_versions
+from edgemill.store import StepRecord, Store, state_folder
+from edgemill.summary import Status, Summary, VariantResult
+from tasks.environment import answers, artifact_root
+
+IDENTITY = "edgemill.identity"
+DIGEST = "edgemill.digest"
+PARENTS = "edgemill.parents"
+RESULT = "edgemill.result"
+
+_ANSWER_TIMEOUT_S = 5.0
+
+
+class Tracking:
+    """One parent run in MLflow, by explicit id (the fluent state is per thread and not used)."""
+
+    def __init__(self, client: MlflowClient, experiment: str, run_id: str) -> None:
+        self._client = client
+        self._experiment = experiment
+        self.run_id = run_id
+
+    @classmethod
+    def open(cls, recipe: Recipe, identity: Mapping[str, object]) -> Tracking:
+        """Create the parent run of an identity, or find it again.
+
+        Args:
+            identity: JSON values that decide the result.
+
+        Raises:
+            ServiceError: MLflow does not answer.
+        """
+        address = os.environ["MLFLOW_TRACKING_URI"]
+        try:
+            client = MlflowClient()
+            location = f"{artifact_root(state_folder())}/{recipe.name}"
+            found = client.get_experiment_by_name(recipe.name)
+            remote = urlparse(address).scheme in ("http", "https") and not _is_local(address)
+            experiment = (
+                found.experiment_id
+                if found is not None
+                else client.create_experiment(recipe.name, artifact_location=None if remote else location)
+            )
+            digest = digest_text(canonical_json(identity))
+            runs = client.search_runs([experiment], f"tags.`{IDENTITY}` = '{digest}'", max_results=1)
+            if runs:
+                client.update_run(runs[0].info.run_id, status="RUNNING")
+                return cls(client, experiment, runs[0].info.run_id)
+            run = client.create_run(experiment, run_name=recipe.name, tags={IDENTITY: digest})
+            client.log_dict(run.info.run_id, recipe.model_dump(mode="json"), "recipe.json")
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            raise _unreachable(address, error) from error
+        return cls(client, experiment, run.info.run_id)
+
+    @property
+    def link(self) -> str:
+        """Where a person sees the run: a page of the server, or how to start one."""
+        address = os.environ["MLFLOW_TRACKING_URI"]
+        if urlparse(address).scheme in ("http", "https"):
+            return f"{address}/#/experiments/{self._experiment}/runs/{self.run_id}"
+        return f"MLflow run {self.run_id} in {address} (`make up` shows it)"
+
+    def fail(self) -> None:
+        """Mark the run as failed; what was written stays."""
+        try:
+            self._client.set_terminated(self.run_id, "FAILED")
+        except (MlflowException, SQLAlchemyError, OSError):
+            return
+
+    def complete(
+        self,
+        summary: Summary,
+        files: Iterable[Path],
+        models: Iterable[Artifact],
+        compiled: Mapping[str, Artifact],
+        store: Store,
+    ) -> None:
+        """Write the result: parent run, a child run per variant, models with their parents, registered models.
+
+        Args:
+            files: files and folders to keep with the parent run (report, summary, bundles).
+            models: every artifact of the chain before compilation.
+            compiled: the file of every variant by digest.
+
+        Raises:
+            ServiceError: MLflow does not answer; nothing is lost, the next run writes it.
+        """
+        try:
+            children = self._children()
+            known = self._known_models()
+            for artifact in models:
+                if artifact.digest not in known:
+                    self._log_model(summary.name, artifact, self.run_id)
+            for target in summary.targets:
+                for variant in target.variants:
+                    name = f"{variant.target}/{variant.candidate}"
+                    result = digest_text(variant.model_dump_json())
+                    if children.get(name) != result:
+                        self._log_variant(name, result, variant, summary, compiled, store)
+            if self._tag(RESULT) != (content := _content_digest(summary)):
+                for file in files:
+                    if file.is_dir():
+                        self._client.log_artifacts(self.run_id, str(file), f"bundles/{file.name}")
+                    else:
+                        self._client.log_artifact(self.run_id, str(file))
+                self._client.set_tag(self.run_id, RESULT, content)
+            self._client.set_tag(self.run_id, "edgemill.exit_code", str(summary.exit_code))
+            self._client.set_terminated(self.run_id, "FINISHED")
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            raise _unreachable(os.environ["MLFLOW_TRACKING_URI"], error) from error
+
+    def tag(self, tags: Mapping[str, str]) -> None:
+        """Set tags of the parent run."""
+        for name, value in tags.items():
+            self._client.set_tag(self.run_id, name, value)
+
+    def _tag(self, name: str) -> str | None:
+        value: str | None = self._client.get_run(self.run_id).data.tags.get(name)
+        return value
+
+    def _children(self) -> dict[str, str]:
+        runs = self._client.search_runs(
+            [self._experiment], f"tags.`mlflow.parentRunId` = '{self.run_id}'", max_results=1000
+        )
+        return {run.info.run_name: run.data.tags.get(RESULT, "") for run in runs}
+
+    def _known_models(self) -> set[str]:
+        models = self._client.search_logged_models([self._experiment], max_results=1000)
+        return {model.tags.get(DIGEST, "") for model in models}
+
+    def _log_model(self, name: str, artifact: Artifact, run_id: str, extra: Mapping[str, str] | None = None) -> str:
+        tags = {
+            DIGEST: artifact.digest,
+            PARENTS: ",".join(artifact.parents),
+            "edgemill.step": artifact.step,
+            "edgemill.kind": artifact.kind,
+        }
+        model = self._client.create_logged_model(
+            self._experiment,
+            name=f"{name}-{artifact.step}".replace(".", "-"),
+            source_run_id=run_id,
+            tags=tags | dict(extra or {}),
+            model_type=artifact.kind,
+        )
+        self._client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+        return str(model.model_id)
+
+    def _log_variant(
+        self,
+        name: str,
+        result: str,
+        variant: VariantResult,
+        summary: Summary,
+        compiled: Mapping[str, Artifact],
+        store: Store,
+    ) -> None:
+        run = self._client.create_run(
+            self._experiment,
+            run_name=name,
+            tags={
+                "mlflow.parentRunId": self.run_id,
+                DIGEST: variant.digest or "",
+                "edgemill.status": variant.status,
+                "edgemill.reason": variant.reason,
+                "edgemill.latency_source": variant.profile.source if variant.profile else "",
+                "edgemill.checkpoint": summary.checkpoint.digest,
+                "edgemill.data": summary.data.digest,
+            },
+        )
+        run_id = run.info.run_id
+        now = int(time.time() * 1000)
+        metrics = [Metric(key, value, now, 0) for key, value in variant.metrics.items()]
+        stages = "+".join(link.stage for link in variant.chain) or "none"
+        params = {"target": variant.target, "candidate": variant.candidate, "scheme": variant.scheme, "chain": stages}
+        self._client.log_batch(run_id, metrics=metrics, params=[Param(key, value) for key, value in params.items()])
+        artifact = None if variant.digest is None else compiled[variant.digest]
+        if artifact is not None:
+            model_id = self._log_model(
+                f"{summary.name}-{variant.target}", artifact, run_id, {"edgemill.status": variant.status}
+            )
+            on_model = [Metric(key, value, now, 0, model_id=model_id) for key, value in variant.metrics.items()]
+            self._client.log_batch(run_id, metrics=on_model)
+            if variant.passed:
+                self._client.log_artifact(run_id, str(store.path(artifact)), "model")
+            if variant.status is Status.SELECTED:
+                self._register(f"{summary.name}--{variant.target}", run_id, artifact)
+        # written last: a child run without it is not taken for complete
+        self._client.set_tag(run_id, RESULT, result)
+        self._client.set_terminated(run_id, "FINISHED")
+
+    def _register(self, name: str, run_id: str, artifact: Artifact) -> None:
+        if not self._client.search_registered_models(f"name = '{name}'"):
+            self._client.create_registered_model(name)
+        version = self._client.create_model_version(
+            name,
+            source=f"runs:/{run_id}/model",
+            run_id=run_id,
+            tags={DIGEST: artifact.digest, "edgemill.gate": "PASS"},
+        )
+        self._client.set_registered_model_alias(name, "candidate", version.version)
+
+
+def _content_digest(summary: Summary) -> str:
+    return digest_text(canonical_json([target.model_dump(mode="json") for target in summary.targets]))
+
+
+def identity_of(recipe: Recipe, data: StepRecord, ingested: StepRecord) -> dict[str, object]:
+    """What decides a result: recipe, content, tools and the measuring machine, but no folder names."""
+    settings = recipe.model_dump(mode="json")
+    settings["checkpoint"].pop("path")
+    settings["data"].pop("path")
+    return {
+        "recipe": settings,
+        "checkpoint": ingested.inputs["checkpoint"],
+        "data": data.outputs["data"].digest,
+        "tools": tool_versions(("edgemill", "tensorflow", "onnxruntime", "ai-edge-litert")),
+        "host": fingerprint_digest(),
+    }
+
+
+def _is_local(address: str) -> bool:
+    return urlparse(address).hostname in ("127.0.0.1", "localhost", "::1")
+
+
+def require_answer() -> None:
+    """Say at once, before hours of work, that the tracking server cannot be reached.
+
+    Raises:
+        ServiceError: it does not answer.
+    """
+    address = os.environ["MLFLOW_TRACKING_URI"]
+    if urlparse(address).scheme in ("http", "https") and not answers(address, _ANSWER_TIMEOUT_S):
+        raise _unreachable(address, None)
+
+
+def _unreachable(address: str, cause: BaseException | None) -> ServiceError:
+    return ServiceError(
+        "MLflow does not answer.",
+        where=address,
+        got=None if cause is None else f"{type(cause).__name__}: {str(cause).splitlines()[0] if str(cause) else ''}",
+        remedy="start it (`make up`), or correct MLFLOW_TRACKING_URI; finished steps stay in the store",
+    )

@@ -1,0 +1,94 @@
+import platform
+from importlib import metadata
+
+import pytest
+from packaging.version import Version
+
+from edgemill.errors import RecipeError
+from edgemill.recipe import DEFAULT_TARGETS, Scheme
+from edgemill.targets import load_target, provenance, target_names
+from edgemill.targets.capability import capability, describe_targets
+from edgemill.targets.provenance import architecture
+
+TARGETS = [load_target(name) for name in target_names()]
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
+class TestCatalog:
+    def test_versions_are_a_range(self, target):
+        assert Version(target.runtime.minimum) < Version(target.runtime.below)
+
+    def test_formats_are_known(self, target):
+        assert set(target.formats) <= {"fp32", *Scheme}
+        assert len(set(target.formats)) == len(target.formats)
+
+    def test_onnx_targets_say_what_their_oldest_runtime_reads(self, target):
+        assert (target.opset is None) == (target.ir_version is None) == (target.runtime.name != "onnxruntime")
+
+    def test_architecture_is_a_machine_name(self, target):
+        assert target.arch == architecture(target.arch)
+
+    def test_digest_follows_every_field(self, target):
+        other = target.model_copy(update={"limits": target.limits.model_copy(update={"ram_bytes": 1})})
+        assert other.digest != target.digest
+        assert target.digest == load_target(target.name).digest
+
+    def test_nothing_is_lacking_where_the_pipeline_is_installed(self, target):
+        assert capability(target) == []
+
+
+def test_default_targets_exist():
+    assert set(DEFAULT_TARGETS) <= set(target_names())
+
+
+def test_unknown_target_gets_a_suggestion():
+    with pytest.raises(RecipeError) as error:
+        load_target("x86_64-onnxruntime")
+    assert "x86-64-onnxruntime" in error.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "label"),
+    [
+        ("x86-64-onnxruntime", "x86_64", "measured:native"),
+        ("x86-64-onnxruntime", "AMD64", "measured:native"),
+        ("arm64-onnxruntime", "aarch64", "measured:native"),
+        ("arm64-onnxruntime", "arm64", "measured:native"),
+        ("android-litert", "x86_64", "proxy:x86_64-host"),
+        ("x86-64-onnxruntime", "arm64", "proxy:aarch64-host"),
+        ("android-litert", "riscv64", "proxy:riscv64-host"),
+    ],
+)
+def test_provenance(target, host, label):
+    assert provenance(load_target(target), host) == label
+
+
+@pytest.mark.parametrize(("activations", "label"), [("int8", "unlike:x86_64-host"), ("uint8", "proxy:x86_64-host")])
+def test_signed_arithmetic_on_x86_is_no_proxy_for_arm(activations, label):
+    arm = load_target("arm64-onnxruntime")
+    arm = arm.model_copy(update={"int8": arm.int8.model_copy(update={"activations": activations})})
+    assert provenance(arm, "x86_64") == label
+
+
+def test_missing_and_wrong_versions_are_named():
+    target = load_target("x86-64-onnxruntime")
+
+    def with_runtime(**fields):
+        return target.model_copy(update={"runtime": target.runtime.model_copy(update=fields)})
+
+    (absent,) = capability(with_runtime(name="no-such-runtime"))
+    assert "no-such-runtime is not installed" in absent
+    assert "pip install" in absent
+    (old,) = capability(with_runtime(minimum="90.0", below="91"))
+    assert metadata.version("onnxruntime") in old
+    assert "onnxruntime>=90.0,<91" in old
+
+
+def test_description_has_the_whole_catalog():
+    described = describe_targets()
+    assert [entry["name"] for entry in described] == target_names()
+    for entry, target in zip(described, TARGETS, strict=True):
+        assert entry["digest"] == target.digest
+        assert entry["latency_source"] == provenance(target, platform.machine())
+        assert entry["lacks"] == []
+        assert entry["int8"]["activations"] in ("int8", "uint8")
