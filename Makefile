@@ -4,6 +4,8 @@ UV := .tools/bin/uv
 VENV := .venv
 BIN := $(VENV)/bin
 LOCK := requirements/dev.lock
+# without bytecode every start of Prefect, MLflow or TensorFlow would compile it anew
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: run up test test-slow lint bench lock setup clean
 .DEFAULT_GOAL := run

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -63,8 +63,15 @@ class Call:
         return cache_key(self.step, self.settings.model_dump(mode="json"), digests, self.seed, self.extra or {})
 
 
-def execute(store: Store, call: Call, report: Report) -> Execution:
+def execute(
+    store: Store, call: Call, report: Report, slots: AbstractContextManager[Any] | None = None
+) -> Execution:
     """Run a step, or find it done.
+
+    Args:
+        report: told of progress.
+        slots: held while the step runs, e.g. a semaphore that limits how many run at once. Waiting
+            for another run of the same step does not take one.
 
     Raises:
         EdgemillError: whatever the body raised on purpose.
@@ -77,7 +84,7 @@ def execute(store: Store, call: Call, report: Report) -> Execution:
         if (record := store.record(key)) is not None:
             return Execution(record, cached=True)
         slot = exclusive if call.step.exclusive else shared
-        with slot(report):
+        with slots or nullcontext(), slot(report):
             return Execution(_run(store, call, key, report), cached=False)
 
 

@@ -35,7 +35,6 @@ class Attempt:
     target: Target
     quantized: StepRecord | None = None
     compiled: StepRecord | None = None
-    predicted: StepRecord | None = None
     screened: StepRecord | None = None
     measured: StepRecord | None = None
     failure: EdgemillError | None = None

@@ -8,25 +8,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from prefect import task
+from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
+from prefect.utilities.annotations import quote
 
 from edgemill.artifact import Artifact
 from edgemill.candidate import CHECKPOINT, Link, Model
 from edgemill.compile.backend import Refusal, backend_of
 from edgemill.data import SplitName
-from edgemill.errors import CheckpointError, EdgemillError, InvariantError, ToolchainError
-from edgemill.execute import Call
+from edgemill.errors import CheckpointError, EdgemillError, ToolchainError
 from edgemill.recipe import Distill, Prune, Recipe, Scheme
 from edgemill.results import Attempt
 from edgemill.store import StepRecord
-from edgemill.targets import Target, load_target
+from edgemill.targets import load_target
 from tasks.compile import compile_model
 from tasks.distill import distill
 from tasks.prune import prune
 from tasks.quantize import quantize
-from tasks.validate import gate, predict
-
-Future = PrefectFuture[StepRecord]
+from tasks.validate import compare, predict
 
 
 @dataclass
@@ -34,97 +34,48 @@ class Built:
     """All models of the chain, and all attempts, finished or failed."""
 
     models: list[Model]
-    attempts: list[Attempt]
+    attempts: list[Attempt] = field(default_factory=list)
 
 
-@dataclass
-class _Pending:
-    """An attempt with the futures of its steps, in order."""
-
-    attempt: Attempt
-    quantized: Future | None
-    compiled: Future
-    predicted: Future
-    screened: Future
-
-
-@dataclass
+@dataclass(frozen=True)
 class _Site:
     """What all candidates of a run share while they are built."""
 
     recipe: Recipe
     checkpoint: Model
+    ingested: StepRecord
     data: Artifact
-    on_validation: Future
-    pending: list[_Pending] = field(default_factory=list)
-    refused: list[Attempt] = field(default_factory=list)
-    quantizing: dict[str, Future] = field(default_factory=dict)
-
-    @property
-    def targets(self) -> list[Target]:
-        return [load_target(name) for name in self.recipe.targets]
+    on_validation: StepRecord
 
 
 def build_candidates(recipe: Recipe, checkpoint: Model, ingested: StepRecord, data: Artifact) -> Built:
-    """Run the compressing stages, then quantize, compile and screen every candidate.
+    """Run the compressing stages, and beside them quantize, compile and screen every candidate.
 
     A failing step ends its own candidates only; they carry the reason.
     """
-    on_validation = predict.submit(checkpoint.files["onnx"], recipe, data, SplitName.VALIDATION, CHECKPOINT)
-    site = _Site(recipe, checkpoint, data, on_validation)
-    models = [checkpoint]
-    for stage in (recipe.stages.distill, recipe.stages.prune):
-        if stage is None:
-            continue
-        before = models[-1]
-        training = _train(site, stage, before, ingested)
-        # the longest step is under way: now the variants of what it starts from
-        _submit_variants(site, before)
-        after = _after(before, stage, training)
-        if isinstance(after, Model):
-            models.append(after)
-        else:
-            site.refused += after.attempts(site.targets)
+    on_validation = predict(checkpoint.files["onnx"], recipe, data, SplitName.VALIDATION, CHECKPOINT)
+    site = _Site(recipe, checkpoint, ingested, data, on_validation)
+    built = Built([checkpoint])
+    running: list[PrefectFuture[Attempt]] = []
+    for stage in filter(None, (recipe.stages.distill, recipe.stages.prune)):
+        running += _submit_variants(site, built.models[-1])
+        after = _extend(site, built.models[-1], stage)
+        try:
+            built.models.append(after.model_copy(update={"files": _train(site, stage, built.models[-1]).outputs}))
+        except EdgemillError as error:
+            targets = map(load_target, recipe.targets)
+            built.attempts += [Attempt(after, None, target, failure=error) for target in targets]
             break
     else:
-        _submit_variants(site, models[-1])
-    return Built(models, [*map(_settle, site.pending), *site.refused])
+        running += _submit_variants(site, built.models[-1])
+    built.attempts = [*(future.result() for future in running), *built.attempts]
+    return built
 
 
-@dataclass(frozen=True)
-class _Broken:
-    """A compressing stage that came to nothing."""
-
-    model: Model
-    error: EdgemillError
-
-    def attempts(self, targets: list[Target]) -> list[Attempt]:
-        return [Attempt(self.model, None, target, failure=self.error) for target in targets]
-
-
-def _train(site: _Site, stage: Distill | Prune, before: Model, ingested: StepRecord) -> Future | EdgemillError:
-    if isinstance(stage, Distill):
-        return distill.submit(site.recipe, stage, before, site.data)
-    if "keras" in before.files:
-        return prune.submit(site.recipe, stage, before, site.checkpoint, site.data)
-    unbridged = ingested.facts.get("unbridged") or []
-    return CheckpointError(
-        "The checkpoint cannot be trained, so it cannot be pruned.",
-        where="stages.prune",
-        expected="a Keras model, or an ONNX or TFLite file with a distill stage before",
-        got=f"{ingested.facts['format']}" + "".join(f"; {item['layer']}: {item['reason']}" for item in unbridged),
-        remedy="add stages.distill with a student family, or give the Keras checkpoint",
-    )
-
-
-def _after(before: Model, stage: Distill | Prune, training: Future | EdgemillError) -> Model | _Broken:
+def _extend(site: _Site, before: Model, stage: Distill | Prune) -> Model:
     link = _link(stage)
-    name = link.stage if before.name == CHECKPOINT else f"{before.name}-{link.stage}"
-    chain = (*before.chain, link)
-    outcome = training if isinstance(training, EdgemillError) else _outcome(training)
-    if isinstance(outcome, EdgemillError):
-        return _Broken(Model(name=name, chain=chain, files={}), outcome)
-    return Model(name=name, chain=chain, files=outcome.outputs)
+    name = link.stage if before is site.checkpoint else f"{before.name}-{link.stage}"
+    return Model(name=name, chain=(*before.chain, link), files={})
 
 
 def _link(stage: Distill | Prune) -> Link:
@@ -137,62 +88,49 @@ def _link(stage: Distill | Prune) -> Link:
     return Link(stage="prune", step="prune.sparsity", title=f"prune, {share}")
 
 
-def _submit_variants(site: _Site, model: Model) -> None:
+def _train(site: _Site, stage: Distill | Prune, before: Model) -> StepRecord:
+    if isinstance(stage, Distill):
+        return distill(site.recipe, stage, before, site.data)
+    if "keras" in before.files:
+        return prune(site.recipe, stage, before, site.checkpoint, site.data)
+    facts = site.ingested.facts
+    raise CheckpointError(
+        "The checkpoint cannot be trained, so it cannot be pruned.",
+        where="stages.prune",
+        expected="a Keras model, or a distill stage with a student family before",
+        got="; ".join([facts["format"], *(f"{item['layer']}: {item['reason']}" for item in facts["unbridged"])]),
+        remedy="add stages.distill with a student family, or give the Keras checkpoint",
+    )
+
+
+def _submit_variants(site: _Site, model: Model) -> list[PrefectFuture[Attempt]]:
     schemes: list[Scheme | None] = list(site.recipe.stages.quantize.schemes)
     if model is not site.checkpoint:
         schemes.insert(0, None)
-    for scheme in schemes:
-        for target in site.targets:
-            if scheme is None or scheme in target.formats:
-                _submit(site, Attempt(model, scheme, target))
+    targets = [load_target(name) for name in site.recipe.targets]
+    attempts = [
+        Attempt(model, scheme, target)
+        for scheme in schemes
+        for target in targets
+        if scheme is None or scheme in target.formats
+    ]
+    return [_build.submit(quote(site), quote(attempt), attempt.subject) for attempt in attempts]
 
 
-def _submit(site: _Site, attempt: Attempt) -> None:
-    model, target, scheme = attempt.model, attempt.target, attempt.scheme
-    route = backend_of(target).route(scheme, frozenset(model.files), target, site.recipe)
-    if isinstance(route, Refusal):
-        attempt.failure = ToolchainError(route.reason, where=attempt.subject, remedy=route.remedy)
-        site.refused.append(attempt)
-        return
-    quantized: Future | None = None
-    if route.step is None:
-        source: Future | Artifact = model.files[route.output]
-    else:
-        given = {"data": site.data, "teacher": site.checkpoint.files["onnx"], **model.files}
-        call = Call(
-            route.step,
-            route.settings,
-            {name: given[form] for name, form in route.inputs.items()},
-            seed=site.recipe.seed,
-        )
-        if call.key not in site.quantizing:
-            site.quantizing[call.key] = quantize.submit(call, attempt.name)
-        source = quantized = site.quantizing[call.key]
-    compiled = compile_model.submit(source, route.output, target, scheme, site.data, attempt.subject)
-    predicted = predict.submit(compiled, site.recipe, site.data, SplitName.VALIDATION, attempt.subject)
-    screened = gate.submit(predicted, site.on_validation, site.recipe, site.data, SplitName.VALIDATION, attempt.subject)
-    site.pending.append(_Pending(attempt, quantized, compiled, predicted, screened))
-
-
-def _settle(pending: _Pending) -> Attempt:
-    attempt = pending.attempt
-    for step in ("quantized", "compiled", "predicted", "screened"):
-        future: Future | None = getattr(pending, step)
-        if future is None:
-            continue
-        outcome = _outcome(future)
-        if isinstance(outcome, EdgemillError):
-            attempt.failure = outcome
-            # what depends on it ends by itself; wait so that nothing outlives the run
-            pending.screened.wait()
-            break
-        setattr(attempt, step, outcome)
+@task(name="candidate", task_run_name="{subject}", cache_policy=NO_CACHE)
+def _build(site: _Site, attempt: Attempt, subject: str) -> Attempt:
+    """Quantize, compile, predict validation data and screen one candidate; a failure is part of the answer."""
+    model, target, scheme, recipe, data = attempt.model, attempt.target, attempt.scheme, site.recipe, site.data
+    route = backend_of(target).route(scheme, frozenset(model.files), target, recipe)
+    try:
+        if isinstance(route, Refusal):
+            raise ToolchainError(route.reason, where=subject, remedy=route.remedy)
+        given = {"data": data, "teacher": site.checkpoint.files["onnx"], **model.files}
+        attempt.quantized = quantize(route, given, recipe, attempt.name)
+        source = model.files[route.output] if attempt.quantized is None else attempt.quantized.outputs[route.output]
+        attempt.compiled = compile_model(source, target, scheme, data, subject)
+        predicted = predict(attempt.compiled.outputs["model"], recipe, data, SplitName.VALIDATION, subject)
+        attempt.screened = compare(predicted, site.on_validation, recipe, data, SplitName.VALIDATION, subject)
+    except EdgemillError as error:
+        attempt.failure = error
     return attempt
-
-
-def _outcome(future: Future) -> StepRecord | EdgemillError:
-    future.wait()
-    result = future.state.result(raise_on_failure=False)
-    if isinstance(result, StepRecord | EdgemillError):
-        return result
-    return InvariantError("A task failed in an unforeseen way.", got=f"{type(result).__name__}: {result}")

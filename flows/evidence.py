@@ -15,7 +15,7 @@ from edgemill.store import StepRecord
 from edgemill.summary import TargetResult
 from edgemill.targets import load_target
 from tasks.benchmark import benchmark
-from tasks.validate import gate, predict
+from tasks.validate import compare, predict
 
 
 def measure_and_judge(
@@ -26,19 +26,17 @@ def measure_and_judge(
 
     @cache
     def baseline_on(split: SplitName) -> StepRecord:
-        return predict.submit(onnx, recipe, data, split, CHECKPOINT).result()
+        return predict(onnx, recipe, data, split, CHECKPOINT)
 
     def test(attempt: Attempt) -> StepRecord:
-        assert attempt.compiled is not None
-        answers = predict.submit(attempt.compiled, recipe, data, SplitName.TEST, attempt.subject).result()
-        against = baseline_on(SplitName.TEST)
-        return gate.submit(answers, against, recipe, data, SplitName.TEST, attempt.subject).result()
+        assert attempt.file is not None
+        answers = predict(attempt.file, recipe, data, SplitName.TEST, attempt.subject)
+        return compare(answers, baseline_on(SplitName.TEST), recipe, data, SplitName.TEST, attempt.subject)
 
     for attempt in attempts:
         if attempt.worth_measuring and attempt.file is not None:
             try:
-                measuring = benchmark.submit(attempt.file, onnx, attempt.target, recipe, data, attempt.subject)
-                attempt.measured = measuring.result()
+                attempt.measured = benchmark(attempt.file, onnx, attempt.target, recipe, data, attempt.subject)
             except EdgemillError as error:
                 attempt.failure = error
     reference = Reference(

@@ -54,8 +54,8 @@ def _optimize(recipe: Recipe, out: str | None, command: str | None, tally: Tally
     recipe = resolve_paths(recipe, Path.cwd())
     check_recipe(recipe)
     require_answer()
-    data = load_data.submit(recipe).result()
-    ingested = ingest.submit(recipe, data.outputs["data"]).result()
+    data = load_data(recipe)
+    ingested = ingest(recipe, data.outputs["data"])
     checkpoint = Model(name=CHECKPOINT, chain=(), files=ingested.outputs)
     tracking = Tracking.open(recipe, identity_of(recipe, data, ingested))
     try:

@@ -1,20 +1,15 @@
-"""Task: read the data source into a dataset artifact with four disjoint splits."""
+"""Stage: read the data source into a dataset artifact with four disjoint splits."""
 
 from __future__ import annotations
-
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-from prefect.states import State
 
 from edgemill.data import LOAD, LoadSettings, source_digest
 from edgemill.execute import Call
 from edgemill.recipe import Recipe
 from edgemill.store import StepRecord
-from tasks.run import finished, run_step
+from tasks.run import perform
 
 
-@task(name="data.load", task_run_name="data.load {recipe.data.source}", cache_policy=NO_CACHE)
-def load_data(recipe: Recipe) -> State[StepRecord]:
+def load_data(recipe: Recipe) -> StepRecord:
     """Load, check and split the recipe's data."""
     call = Call(
         LOAD,
@@ -23,4 +18,4 @@ def load_data(recipe: Recipe) -> State[StepRecord]:
         extra={"source": source_digest(recipe.data)},
         search_path=(recipe.data.path,) if recipe.data.path else (),
     )
-    return finished(run_step(call, recipe.data.source))
+    return perform(call, recipe.data.source)

@@ -1,12 +1,8 @@
-"""Task: train a smaller student on the answers of the checkpoint."""
+"""Stage: train a smaller student on the answers of the checkpoint."""
 
 from __future__ import annotations
 
 from pathlib import Path
-
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-from prefect.states import State
 
 from edgemill.artifact import Artifact
 from edgemill.candidate import Model
@@ -14,11 +10,10 @@ from edgemill.distill import DISTILL, DistillSettings
 from edgemill.execute import Call
 from edgemill.recipe import Distill, Recipe
 from edgemill.store import StepRecord
-from tasks.run import finished, run_step
+from tasks.run import perform
 
 
-@task(name="distill.student", task_run_name="distill {recipe.name}", cache_policy=NO_CACHE)
-def distill(recipe: Recipe, settings: Distill, teacher: Model, data: Artifact) -> State[StepRecord]:
+def distill(recipe: Recipe, settings: Distill, teacher: Model, data: Artifact) -> StepRecord:
     """Distil the teacher into the student that the recipe describes."""
     inputs = {"teacher": teacher.files["onnx"], "data": data}
     if "keras" in teacher.files:
@@ -30,4 +25,4 @@ def distill(recipe: Recipe, settings: Distill, teacher: Model, data: Artifact) -
         seed=recipe.seed,
         search_path=(str(Path(recipe.checkpoint.path).parent),),
     )
-    return finished(run_step(call, recipe.name))
+    return perform(call, recipe.name)

@@ -1,12 +1,8 @@
-"""Task: turn the checkpoint, whatever its format, into an fp32 ONNX graph and, where it can, a Keras model."""
+"""Stage: turn the checkpoint, whatever its format, into an fp32 ONNX graph and, where it can, a Keras model."""
 
 from __future__ import annotations
 
 from pathlib import Path
-
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-from prefect.states import State
 
 from edgemill.artifact import Artifact
 from edgemill.errors import CheckpointError
@@ -15,7 +11,7 @@ from edgemill.ingest import INGEST
 from edgemill.ingest.companions import checkpoint_files
 from edgemill.recipe import Checkpoint, Recipe
 from edgemill.store import StepRecord, Store
-from tasks.run import finished, open_store, run_step
+from tasks.run import open_store, perform
 
 
 def store_checkpoint(store: Store, checkpoint: Checkpoint) -> Artifact:
@@ -37,8 +33,7 @@ def store_checkpoint(store: Store, checkpoint: Checkpoint) -> Artifact:
     return artifact
 
 
-@task(name="ingest.checkpoint", task_run_name="ingest {recipe.name}", cache_policy=NO_CACHE)
-def ingest(recipe: Recipe, data: Artifact) -> State[StepRecord]:
+def ingest(recipe: Recipe, data: Artifact) -> StepRecord:
     """Ingest the recipe's checkpoint and prove the result equal on real samples."""
     checkpoint = store_checkpoint(open_store(), recipe.checkpoint)
     call = Call(
@@ -49,4 +44,4 @@ def ingest(recipe: Recipe, data: Artifact) -> State[StepRecord]:
         seed=recipe.seed,
         search_path=(str(Path(recipe.checkpoint.path).parent),),
     )
-    return finished(run_step(call, Path(recipe.checkpoint.path).name))
+    return perform(call, Path(recipe.checkpoint.path).name)

@@ -1,17 +1,24 @@
-"""Task: bring a model into the number format of a scheme, by the step that the target's backend chose."""
+"""Stage: bring a model into a number format, by the step that the target's backend chose."""
 
 from __future__ import annotations
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-from prefect.states import State
+from collections.abc import Mapping
 
+from edgemill.artifact import Artifact
+from edgemill.compile.backend import Route
 from edgemill.execute import Call
+from edgemill.recipe import Recipe
 from edgemill.store import StepRecord
-from tasks.run import finished, run_step
+from tasks.run import perform
 
 
-@task(name="quantize", task_run_name="{call.step.name} {subject}", cache_policy=NO_CACHE)
-def quantize(call: Call, subject: str) -> State[StepRecord]:
-    """Run the quantize step of a route."""
-    return finished(run_step(call, subject))
+def quantize(route: Route, given: Mapping[str, Artifact], recipe: Recipe, subject: str) -> StepRecord | None:
+    """Run the quantize step of a route; None where the model is compiled as it is.
+
+    Args:
+        given: what the route may draw on: the forms of the model, `data` and `teacher`.
+    """
+    if route.step is None or route.settings is None:
+        return None
+    inputs = {name: given[form] for name, form in route.inputs.items()}
+    return perform(Call(route.step, route.settings, inputs, seed=recipe.seed), subject)

@@ -1,20 +1,20 @@
-"""What every task does: run one step of the library, show its progress, keep its failure readable."""
+"""What every task does: find a step done, or run it as a Prefect task and show its progress."""
 
 from __future__ import annotations
 
 import threading
 
-from prefect import get_run_logger
-from prefect.exceptions import MissingContextError
-from prefect.states import Completed, State
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.utilities.annotations import quote
 
 from edgemill.errors import EdgemillError
-from edgemill.execute import Call, Execution, execute
+from edgemill.execute import Call, execute
 from edgemill.store import StepRecord, Store, state_folder
 from tasks.progress import Progress, publish
 
 # Two steps at a time keep two cores busy; measurements run alone in any case.
-_HEAVY = threading.Semaphore(2)
+_SLOTS = threading.Semaphore(2)
 
 
 def open_store() -> Store:
@@ -22,46 +22,40 @@ def open_store() -> Store:
     return Store(state_folder())
 
 
-def run_step(call: Call, subject: str) -> Execution:
-    """Run a step or find it done, and publish its progress.
+def perform(call: Call, subject: str) -> StepRecord:
+    """The record of a step: from the store, or from a Prefect task that runs it now.
+
+    Only what really runs becomes a task run. A hundred task runs that have nothing to do would
+    cost more than everything else in a run that finds all its steps done.
 
     Args:
-        subject: what the step works on, for people.
+        call: the step.
+        subject: what it works on, for people.
 
     Raises:
         EdgemillError: whatever the step raised.
     """
-    label = f"{call.step.name} {subject}".strip()
+    label = f"{call.step.name} {subject}"
+    if (record := open_store().record(call.key)) is not None:
+        publish(Progress(label, "cached", 1.0))
+        return record
+    # quote: Prefect would walk through every field in search of futures
+    return _run.with_options(name=call.step.name, task_run_name=label)(quote(call), label)
 
+
+@task(cache_policy=NO_CACHE)
+def _run(call: Call, label: str) -> StepRecord:
     def report(fraction: float | None, message: str) -> None:
         publish(Progress(label, "running", fraction, message))
 
+    logger = get_run_logger()
     try:
-        store = open_store()
-        if (record := store.record(call.key)) is not None:
-            execution = Execution(record, cached=True)
-        else:
-            with _HEAVY:
-                report(None, "")
-                execution = execute(store, call, report)
+        execution = execute(open_store(), call, report, _SLOTS)
     except EdgemillError as error:
         publish(Progress(label, "failed", message=error.what))
-        _log(f"{label}: {error}", failed=True)
+        logger.error("%s", error)
         raise
-    state = "cached" if execution.cached else "done"
-    publish(Progress(label, state, 1.0, wall_s=None if execution.cached else execution.record.wall_s))
-    _log(f"{label}: {'found in the store' if execution.cached else f'{execution.record.wall_s:.1f} s'}")
-    return execution
-
-
-def finished(execution: Execution) -> State[StepRecord]:
-    """The Prefect state of a task that ran one step: `Cached` where the store had the answer."""
-    return Completed(data=execution.record, name="Cached" if execution.cached else "Completed")
-
-
-def _log(text: str, *, failed: bool = False) -> None:
-    try:
-        logger = get_run_logger()
-    except MissingContextError:
-        return
-    (logger.error if failed else logger.info)(text)
+    record = execution.record
+    publish(Progress(label, "cached" if execution.cached else "done", 1.0, wall_s=record.wall_s))
+    logger.info("%.1f s, %s", record.wall_s, ", ".join(artifact.digest for artifact in record.outputs.values()))
+    return record

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from edgemill.data.dataset import Dataset, SplitName
@@ -120,7 +122,24 @@ def _call(function: str, input_shape: tuple[int, ...], outputs: tuple[int, ...])
             expected=f"{input_shape} -> {outputs}",
             got=f"{taken} -> {given}",
         )
+    _check_readable(model, where)
     return model
+
+
+def _check_readable(model: Any, where: str) -> None:
+    """Refuse, before training, a model that the next stages could not read back."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.keras"
+        try:
+            model.save(path)
+            keras.models.load_model(path, compile=False)
+        except Exception as error:
+            raise RecipeError(
+                "The student cannot be saved and read back.",
+                where=where,
+                expected="standard Keras layers only",
+                got=f"{type(error).__name__}: {error}".splitlines()[0],
+            ) from error
 
 
 def _features(settings: DistillSettings, student: Any, teacher: Teacher, data: Dataset) -> FeatureLoss | None:

@@ -145,8 +145,10 @@ def compare(original: Any, made: Bridge, x: NDArray[np.float32], tolerance: floa
         inner = graph_of(operation)
         if inner is not None:
             return run(inner, _flatten(args), f"{prefix}{operation.name}_")
-        answer = operation(*args, **kwargs)
         kwargs = {key: value for key, value in kwargs.items() if key != "training"}
+        # Augmentation layers act by default.
+        mode = {"training": False} if getattr(operation, "_call_has_training_arg", False) else {}
+        answer = operation(*args, **kwargs, **mode)
         other = made.twins[id(operation)](*args, **kwargs)
         for mine, theirs in zip(_flatten(answer), _flatten(other), strict=True):
             gap = difference(np.asarray(mine, np.float32), np.asarray(theirs, np.float32))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -87,7 +88,7 @@ def _unary(kind: str, operation: Any, name: str) -> Any:
         "Softmax": lambda _: layers.Softmax(axis=operation.axis, name=name),
         "Gelu": lambda _: _gelu(operation, name),
         "Concatenate": lambda _: layers.Concatenate(axis=operation.axis, name=name),
-        "Reshape": lambda _: _reshape(operation.newshape, name),
+        "Reshape": lambda x: _reshape(x, operation.newshape, name),
         "Transpose": lambda _: _permute(operation.axes, name),
         "Mean": lambda x: _pool("Average", x, operation, name),
         "Max": lambda x: _pool("Max", x, operation, name),
@@ -105,9 +106,11 @@ def _gelu(operation: Any, name: str) -> Any:
     return keras.layers.Activation("gelu", name=name)
 
 
-def _reshape(shape: Any, name: str) -> Any:
+def _reshape(x: Any, shape: Any, name: str) -> Any:
     target = tuple(shape)
-    if not target or target[0] not in (-1, None):
+    free = target[1:].count(-1) + target[1:].count(None)
+    known = None not in x.shape[1:]
+    if not target or target[0] not in (-1, None) or (known and not free and prod(target[1:]) != prod(x.shape[1:])):
         raise CannotBridgeError("reshapes the batch axis")
     return keras.layers.Reshape(tuple(-1 if dim is None else int(dim) for dim in target[1:]), name=name)
 

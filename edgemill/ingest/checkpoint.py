@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from edgemill.artifact import Artifact, Signature, size_of
 from edgemill.errors import CheckpointError, EdgemillError, ToolchainError
@@ -121,7 +123,7 @@ def _load(path: Path, form: Format, settings: Checkpoint, work: Path, seed: int)
 
 def _write(loaded: Loaded, data: Path | None, settings: Checkpoint, context: StepContext) -> Outputs:
     batches = [probe(loaded.input_shape, context.seed, loaded.vocabulary)]
-    answer = loaded.original(batches[0])
+    answer = _answer(loaded, batches[0])
     sample_shape = None if data is None else require_fit(data, loaded.input_shape, answer.shape[1:])
     if sample_shape is not None:
         batches = [probe(sample_shape, context.seed, loaded.vocabulary)]
@@ -168,6 +170,31 @@ def _write(loaded: Loaded, data: Path | None, settings: Checkpoint, context: Ste
         files["tflite"] = OutputFile(context.out / "model.tflite", "tflite", signature)
     context.report(1.0, f"{counts.parameters} parameters, {counts.macs} MACs")
     return Outputs(files=files, facts=facts)
+
+
+def _answer(loaded: Loaded, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The checkpoint's answers to random inputs, which must exist and be numbers."""
+    try:
+        answer = loaded.original(x)
+    except EdgemillError:
+        raise
+    except Exception as error:  # the checkpoint's own framework raises anything
+        raise CheckpointError(
+            "The checkpoint cannot be run.",
+            where=f"{loaded.form}, an input of shape {x.shape}",
+            got=f"{type(error).__name__}: {error}"[:1000],
+            remedy="run it where it was trained, and save it again",
+        ) from error
+    broken = int(answer.size - np.isfinite(answer).sum())
+    if broken or answer.ndim == 0 or len(answer) != len(x):
+        raise CheckpointError(
+            "The checkpoint does not answer with one finite value or array per sample.",
+            where=f"{loaded.form}, an input of shape {x.shape}",
+            expected=f"{len(x)} finite answers",
+            got=f"shape {answer.shape}, {broken} values NaN or infinite",
+            remedy="give a checkpoint whose training did not diverge, and whose first axis is the batch",
+        )
+    return answer
 
 
 def _write_keras(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from edgemill.errors import CheckpointError
 from edgemill.ingest.detect import Format
 from edgemill.ingest.export import keras_to_onnx
+from edgemill.ingest.flatten import flatten
 from edgemill.ingest.loaded import Loaded, Unbridged
 from edgemill.ingest.precision import float32_copy
 from edgemill.ingest.safety import require_finite, require_safe, require_safe_archive, require_safe_hdf5
@@ -79,7 +80,7 @@ def from_keras2(model: Any, form: Format, where: str, unbridged: list[Unbridged]
         original=original,
         input_shape=tuple(inputs[0].shape[1:]),
         write_onnx=lambda target, shape: keras_to_onnx(model, target, shape),
-        keras=None if unbridged else model,
+        keras=None if unbridged else flatten(model),
         unbridged=unbridged,
         vocabulary=vocabulary_of(model, inputs[0].dtype),
         notes={"checkpoint_parameters": int(model.count_params())},
@@ -101,6 +102,8 @@ def vocabulary_of(model: Any, dtype: Any) -> int | None:
     if sizes:
         return int(min(sizes))
     name = getattr(dtype, "name", str(dtype))
+    if name == "uint8":
+        return 256
     return 2 if name.startswith(("int", "uint", "bool")) else None
 
 

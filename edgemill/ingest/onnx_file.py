@@ -43,7 +43,7 @@ def load_onnx(path: Path, work: Path) -> Loaded:
     _require_standard(model, file.name)
     source = work / "original.onnx"
     onnx.save_model(model, str(source))
-    return from_onnx(model, open_session(source), Format.ONNX, file.name)
+    return from_onnx(model, open_session(source, file.name), Format.ONNX, file.name)
 
 
 def from_onnx(model: onnx.ModelProto, session: ort.InferenceSession, form: Format, where: str) -> Loaded:
@@ -148,7 +148,7 @@ def _require_standard(model: onnx.ModelProto, where: str) -> None:
         )
 
 
-def open_session(path: Path) -> ort.InferenceSession:
+def open_session(path: Path, where: str) -> ort.InferenceSession:
     """A checkpoint in onnxruntime, on the CPU, single-threaded.
 
     Raises:
@@ -161,7 +161,7 @@ def open_session(path: Path) -> ort.InferenceSession:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common base but Exception
         raise CheckpointError(
-            "onnxruntime cannot load the checkpoint.", where=path.name, got=str(error)[:1000], remedy=_REMEDY
+            "onnxruntime cannot load the checkpoint.", where=where, got=str(error)[:1000], remedy=_REMEDY
         ) from error
 
 

@@ -35,7 +35,7 @@ def load_tflite(path: Path, work: Path) -> Loaded:
     _require_float(interpreter, path.name)
     converted = work / "converted.onnx"
     model = _convert(path, converted)
-    loaded = from_onnx(model, open_session(converted), Format.TFLITE, path.name)
+    loaded = from_onnx(model, open_session(converted, path.name), Format.TFLITE, path.name)
     source, answer = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
 
     def original(x: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -113,11 +113,11 @@ def _load(source: InputFile) -> Any:
 
 def _objective(settings: QatSettings, inputs: Mapping[str, InputFile]) -> Objective:
     rule = settings.training
-    if settings.task is Task.UNLABELLED:
-        return Objective(settings.task, Teacher(inputs["teacher"].path), rule.temperature, 1.0)
-    if not rule.distill:
+    if not rule.distill and settings.task is not Task.UNLABELLED:
         return Objective(settings.task, None)
-    return Objective(settings.task, Teacher(inputs["teacher"].path), rule.temperature, rule.soft_weight)
+    teacher = Teacher(inputs["teacher"].path) if "teacher" in inputs else None
+    weight = 1.0 if settings.task is Task.UNLABELLED else rule.soft_weight
+    return Objective(settings.task, teacher, rule.temperature, weight)
 
 
 def _ranges(qat: Any) -> dict[str, list[float]]:

@@ -21,6 +21,8 @@ from edgemill.quantize.onnx_graph import Editor, attribute, moves_only
 from edgemill.targets.spec import ActivationType
 
 _WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
+# Their answers are rounded to the grid of their input, as LiteRT does it.
+_SAME_GRID = {"AveragePool", "Resize"}
 _TOP = 127
 _BIAS_TOP = 2**30
 # Distance from the grid, in steps of it, that float32 arithmetic can make.
@@ -135,7 +137,7 @@ def _pull_pairs_up(editor: Editor) -> None:
 def _push_pairs_down(editor: Editor) -> None:
     """Where pair -> moving -> operator, put the same pair right before the operator as well."""
     for node in list(editor.graph.node):
-        if not moves_only(editor, node):
+        if not moves_only(editor, node) and node.op_type not in _SAME_GRID:
             continue
         source = editor.producer(node.input[0])
         readers = editor.consumers(node.output[0])

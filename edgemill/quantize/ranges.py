@@ -10,7 +10,8 @@ import numpy as np
 
 from edgemill.data.dataset import Dataset, SplitName
 from edgemill.errors import DataError, InvariantError
-from edgemill.quantize.placement import QatModel, is_relu
+from edgemill.quantize.normal_form import activation_of, relu_of
+from edgemill.quantize.placement import QatModel
 from edgemill.quantize.quantizers import ActivationQuantizer, reset
 from edgemill.tf import tf
 
@@ -31,15 +32,12 @@ class Range:
 
 
 def activation_ranges(qat: QatModel) -> Iterator[Range]:
-    """Ranges of all quantized activations, inputs first."""
-    for layer in qat.inputs:
+    """Ranges of all quantized activations."""
+    for layer in qat.grids:
         yield Range(layer.name, layer.quantizer, layer.quantizer_vars, False)
     for wrapper in qat.wrappers:
         if wrapper.quantize_config.activation is not None:
-            pinned = is_relu(wrapper.layer) or getattr(getattr(wrapper.layer, "activation", None), "__name__", "") in {
-                "relu",
-                "relu6",
-            }
+            pinned = relu_of(wrapper.layer) is not None or activation_of(wrapper.layer) in {"relu", "relu6"}
             yield Range(wrapper.name, wrapper.quantize_config.activation, wrapper._output_quantizer_vars, pinned)
 
 

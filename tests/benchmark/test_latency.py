@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.runtimes import models
 
 from edgemill.artifact import canonical_json
 from edgemill.benchmark import BenchmarkSettings
@@ -16,6 +15,7 @@ from edgemill.benchmark.latency import interleave, pinned, run, time_block
 from edgemill.errors import DataError, ToolchainError
 from edgemill.recipe import Benchmark
 from edgemill.targets import load_target, provenance
+from tests.runtimes import models
 
 
 class TestInterval:
@@ -26,7 +26,8 @@ class TestInterval:
         variant = 0.4 * drift * rng.uniform(0.99, 1.01, (40, 9))
         ratio, lower, upper = bootstrap_median(round_ratios(variant, baseline), 0.95, 2000, seed=1)
         assert lower < ratio < upper
-        assert 0.395 < lower and upper < 0.405
+        assert lower > 0.395
+        assert upper < 0.405
 
     def test_one_slow_call_in_a_round_does_not_move_it(self):
         baseline = np.ones((10, 5))
@@ -222,7 +223,8 @@ def test_memory_of_a_model_grows_with_its_weights(tmp_path):
     found = {path: measure_footprint(path, "onnx", batch, threads=1, repeats=1) for path in (small, large)}
     assert found[large].peak_rss_bytes - found[small].peak_rss_bytes >= ballast.nbytes
     assert found[small].peak_rss_bytes < ballast.nbytes
-    assert found[small].load_ms > 0 and found[small].first_inference_ms > 0
+    assert found[small].load_ms > 0
+    assert found[small].first_inference_ms > 0
 
 
 def test_fingerprint_is_stable_and_names_the_machine():
@@ -230,6 +232,7 @@ def test_fingerprint_is_stable_and_names_the_machine():
     facts = fingerprint()
     assert facts["cores"] == len(usable_cores())
     assert facts["memory_bytes"] % (1 << 28) == 0
-    assert facts["cpu"] and facts["kernel"]
+    assert facts["cpu"]
+    assert facts["kernel"]
     assert set(facts["versions"]) == {"onnxruntime", "ai-edge-litert", "numpy"}
     canonical_json(facts)

@@ -5,7 +5,6 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 from onnxruntime.quantization import QuantType
-from tests.runtimes import models
 
 from edgemill.artifact import digest_path
 from edgemill.compile import CompileSettings
@@ -17,6 +16,7 @@ from edgemill.errors import DataError, ToolchainError
 from edgemill.recipe import Scheme
 from edgemill.runtimes import open_model, runtime_of
 from edgemill.targets import load_target
+from tests.runtimes import models
 
 X86, ARM, ANDROID = (load_target(name) for name in ("x86-64-onnxruntime", "arm64-onnxruntime", "android-litert"))
 BODIES = {"onnxruntime": ort_body.run, "litert": litert_body.run}
@@ -30,9 +30,7 @@ def compiled(tmp_path, target, path, scheme, x):
     folder = tmp_path / f"run{len(list(tmp_path.glob('run*')))}"
     inputs = {"model": models.input_file(path, kind), "data": models.input_file(data, "dataset")}
     before = digest_path(path)
-    outputs = BODIES[target.backend](
-        CompileSettings(target=target, scheme=scheme), inputs, models.context(folder)
-    )
+    outputs = BODIES[target.backend](CompileSettings(target=target, scheme=scheme), inputs, models.context(folder))
     assert digest_path(path) == before
     assert [file.name for file in (folder / "out").iterdir()] == [outputs.files["model"].path.name]
     return outputs
@@ -169,9 +167,7 @@ class OnnxRuntimeContract(CompileContract):
 
     def test_weights_in_other_files_are_refused(self, tmp_path):
         source, path = self.fp32(tmp_path), tmp_path / "outside.onnx"
-        onnx.save_model(
-            onnx.load(source), path, save_as_external_data=True, location="weights.bin", size_threshold=0
-        )
+        onnx.save_model(onnx.load(source), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
         with pytest.raises(ToolchainError) as error:
             compiled(tmp_path, self.target, path, None, self.samples(5))
         assert "w1" in error.value.got
@@ -255,21 +251,18 @@ class TestLiteRt(CompileContract):
         assert digest_path(outputs.files["model"].path) == digest_path(source)
         assert outputs.facts["inputs"] == outputs.facts["outputs"] == ["int8"]
 
-    def test_delegate_takes_float_and_int8_but_not_int16(self, tmp_path):
-        for numbers, scheme, left in (("float32", None, []), ("int8", Scheme.INT8_STATIC, []), ("int16", None, None)):
-            source = models.dense_tflite(tmp_path / f"{numbers}.tflite", numbers)
-            scheme = Scheme.INT8_STATIC if numbers == "int16" else scheme
-            facts = compiled(tmp_path, ANDROID, source, scheme, self.samples(5)).facts
-            expected = ["FULLY_CONNECTED"] if left is None else left
-            assert facts["undelegated"] == expected
-            assert facts["delegated_nodes"] == 1 - len(expected)
+    @pytest.mark.parametrize(("numbers", "left"), [("float32", []), ("int8", []), ("int16", ["FULLY_CONNECTED"])])
+    def test_delegate_takes_float_and_int8_but_not_int16(self, tmp_path, numbers, left):
+        source = models.dense_tflite(tmp_path / "model.tflite", numbers)
+        scheme = None if numbers == "float32" else Scheme.INT8_STATIC
+        facts = compiled(tmp_path, ANDROID, source, scheme, self.samples(5)).facts
+        assert facts["undelegated"] == left
+        assert facts["delegated_nodes"] == 1 - len(left)
 
     @pytest.mark.parametrize("name", ["Mystery", "FlexErf"])
     def test_custom_operator_is_named(self, tmp_path, name):
         with pytest.raises(ToolchainError) as error:
-            compiled(
-                tmp_path, ANDROID, models.dense_tflite(tmp_path / "c.tflite", custom=name), None, self.samples(5)
-            )
+            compiled(tmp_path, ANDROID, models.dense_tflite(tmp_path / "c.tflite", custom=name), None, self.samples(5))
         assert error.value.got == name
 
 

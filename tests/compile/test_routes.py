@@ -33,7 +33,8 @@ def route(target, scheme, available=FORMS, **quantize):
 def refusal(target, scheme, available=FORMS, **quantize):
     found = backend_of(target).route(scheme, available, target, recipe(**quantize))
     assert isinstance(found, Refusal), found
-    assert found.reason and found.remedy
+    assert found.reason
+    assert found.remedy
     return found
 
 

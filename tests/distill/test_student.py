@@ -76,6 +76,7 @@ def test_an_inference_only_checkpoint_teaches_a_family_but_cannot_be_narrowed(ho
 def test_a_student_function_is_called_with_the_shapes(home, tmp_path, monkeypatch):
     (tmp_path / "my_students.py").write_text(
         "import tf_keras as keras\n"
+        "L = keras.layers\n"
         "def small(shape, outputs):\n"
         "    assert (shape, outputs) == ((8, 8, 1), 10)\n"
         "    return keras.Sequential([keras.Input(shape), keras.layers.Flatten(), keras.layers.Dense(outputs)])\n"
@@ -85,6 +86,11 @@ def test_a_student_function_is_called_with_the_shapes(home, tmp_path, monkeypatc
         "    raise KeyError('no')\n"
         "def text(shape, outputs):\n"
         "    return 'model'\n"
+        "class Own(keras.layers.Layer):\n"
+        "    def call(self, x):\n"
+        "        return 2 * x\n"
+        "def own(shape, outputs):\n"
+        "    return keras.Sequential([keras.Input(shape), Own(), L.Flatten(), L.Dense(outputs)])\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "my_students", raising=False)
@@ -94,7 +100,8 @@ def test_a_student_function_is_called_with_the_shapes(home, tmp_path, monkeypatc
         return run(settings(student=student, epochs=2), inputs(home, with_keras=False), context(tmp_path / folder))
 
     assert go("small", "a").facts["parameters"] == 650
-    for name, message in (("wrong", "does not fit"), ("broken", "KeyError"), ("text", "did not return"), ("no", "no")):
+    refused = {"wrong": "does not fit", "broken": "KeyError", "text": "did not return", "no": "no", "own": "read back"}
+    for name, message in refused.items():
         with pytest.raises(RecipeError, match="student") as caught:
             go(name, name)
         assert message in str(caught.value)

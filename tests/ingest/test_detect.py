@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
-import os
 import pickle
 import struct
 import subprocess
 import sys
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path
 
 import h5py
@@ -50,7 +51,8 @@ def keras_h5(path: Path, **attributes: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("version", "expected"), [("2.15.0", Format.KERAS2_ZIP), ("2.21.0", Format.KERAS2_ZIP), ("3.8.0", Format.KERAS3_ZIP)]
+    ("version", "expected"),
+    [("2.15.0", Format.KERAS2_ZIP), ("2.21.0", Format.KERAS2_ZIP), ("3.8.0", Format.KERAS3_ZIP)],
 )
 def test_keras_archive_by_version_whatever_the_name(tmp_path: Path, version: str, expected: Format) -> None:
     assert detect(keras_zip(tmp_path / "model.onnx", version)) is expected
@@ -100,8 +102,6 @@ def _zip(**members: bytes) -> bytes:
 
 
 def _joblib() -> bytes:
-    import zlib
-
     return zlib.compress(pickle.dumps({"a": np.zeros(50)}))
 
 
@@ -111,7 +111,7 @@ def _joblib() -> bytes:
         (b"", ["empty", "0 bytes"]),
         (b"hello, this is no model\n", ["text", "hello"]),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", ["Git LFS", "git lfs pull"]),
-        (os.urandom(0) + bytes(range(256)) * 20, ["no known format"]),
+        (bytes(range(256)) * 20, ["no known format"]),
         (_tar(), ["tar"]),
         (b"\x93NUMPY\x01\0" + bytes(80), ["NumPy"]),
         (_zip(a__b=b"1"), ["no Keras model"]),
@@ -201,10 +201,8 @@ def test_truncated_archive(tmp_path: Path) -> None:
 def test_any_bytes_get_an_answer(content: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("any") / "x"
     path.write_bytes(content)
-    try:
+    with contextlib.suppress(CheckpointError):
         assert isinstance(detect(path), Format)
-    except CheckpointError:
-        pass
 
 
 def test_external_data_is_found_and_brought_along(tmp_path: Path) -> None:
@@ -257,11 +255,9 @@ def test_wire_parser_survives_any_bit_flip(position: int, bit: int, tmp_path_fac
     content[position % len(content)] ^= 1 << bit
     path = tmp_path_factory.mktemp("flip") / "m"
     path.write_bytes(content)
-    try:
+    with contextlib.suppress(TruncatedError):
         looks_like_onnx(path)
         external_locations(path)
-    except TruncatedError:
-        pass
 
 
 def test_detection_and_declarations_import_no_framework() -> None:

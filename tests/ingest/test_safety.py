@@ -105,8 +105,12 @@ def test_absurd_nesting_is_refused() -> None:
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-        lambda inner: st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["class_name", "module", "config", "name", "vocabulary"]), inner, max_size=4),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["class_name", "module", "config", "name", "vocabulary"]), inner, max_size=4
+            )
+        ),
     )
 )
 def test_any_json_is_judged(config: Any) -> None:

@@ -233,9 +233,7 @@ def dataset(folder: Path, x: np.ndarray) -> Path:
 
 
 def input_file(path: Path, kind: str) -> InputFile:
-    artifact = Artifact(
-        digest=digest_path(path), filename=path.name, kind=kind, size_bytes=size_of(path), step="test"
-    )
+    artifact = Artifact(digest=digest_path(path), filename=path.name, kind=kind, size_bytes=size_of(path), step="test")
     return InputFile(path, artifact)
 
 
@@ -244,4 +242,6 @@ def context(folder: Path, messages: list | None = None) -> StepContext:
     out.mkdir(parents=True)
     resume.mkdir()
     said = [] if messages is None else messages
-    return StepContext(out=out, resume=resume, seed=0, report=lambda fraction, message: said.append((fraction, message)))
+    return StepContext(
+        out=out, resume=resume, seed=0, report=lambda fraction, message: said.append((fraction, message))
+    )

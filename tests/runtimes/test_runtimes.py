@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
-from tests.runtimes import models
 
 from edgemill.artifact import TensorSpec
 from edgemill.errors import DataError, ToolchainError
 from edgemill.runtimes import open_model, runtime_of
 from edgemill.runtimes.convert import batches, to_real, to_stored
+from tests.runtimes import models
 
 
 class RuntimeContract(ABC):
@@ -145,7 +145,7 @@ class TestOnnxRuntime(RuntimeContract):
 
     def test_integer_input_without_a_scale_is_refused(self, tmp_path):
         path = models.dense_uint8_onnx(tmp_path / "integer.onnx", metadata=False)
-        with pytest.raises(ToolchainError, match="do not|does not") as error:
+        with pytest.raises(ToolchainError, match="does not say") as error:
             open_model(path, "onnx")
         assert "uint8" in error.value.got
 

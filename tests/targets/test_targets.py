@@ -9,6 +9,7 @@ from edgemill.recipe import DEFAULT_TARGETS, Scheme
 from edgemill.targets import load_target, provenance, target_names
 from edgemill.targets.capability import capability, describe_targets
 from edgemill.targets.provenance import architecture
+from edgemill.targets.spec import ActivationType
 
 TARGETS = [load_target(name) for name in target_names()]
 
@@ -66,7 +67,7 @@ def test_provenance(target, host, label):
 @pytest.mark.parametrize(("activations", "label"), [("int8", "unlike:x86_64-host"), ("uint8", "proxy:x86_64-host")])
 def test_signed_arithmetic_on_x86_is_no_proxy_for_arm(activations, label):
     arm = load_target("arm64-onnxruntime")
-    arm = arm.model_copy(update={"int8": arm.int8.model_copy(update={"activations": activations})})
+    arm = arm.model_copy(update={"int8": arm.int8.model_copy(update={"activations": ActivationType(activations)})})
     assert provenance(arm, "x86_64") == label
 
 
