@@ -23,7 +23,7 @@ from edgemill.artifact import size_of
 from edgemill.data import LoadSettings
 from edgemill.data.dataset import Dataset, SplitName, write_dataset
 from edgemill.quantize import QatSettings, StaticSettings
-from edgemill.recipe import Augment, Checkpoint, Data, Preprocess, Qat, Split, Task
+from edgemill.recipe import Checkpoint, Data, Preprocess, Qat, Split, Task
 from edgemill.runtimes import open_model
 from edgemill.step import InputFile
 from edgemill.targets import load_target
@@ -91,7 +91,7 @@ def measure(work: Path, checkpoint: Path, data_folder: Path, quick: bool) -> lis
     ptq = static.run(
         StaticSettings(int8=arithmetic), {"onnx": fp32, "data": data}, context(work / "ptq", SEED, quiet=True)
     )
-    training = Qat(epochs=1, batch_size=128, learning_rate=1e-4, augment=Augment(flip=True))
+    training = Qat(epochs=1, batch_size=128, learning_rate=1e-4, soft_weight=0.3)
     inputs = {"keras": input_file(base["keras"].path, "keras"), "teacher": fp32, "data": data}
     trained = qat.run(QatSettings(training=training), inputs, context(work / "qat", SEED))
     files = {"fp32": fp32.path, "ptq": ptq.files["onnx"].path, "qat": trained.files["onnx_uint8"].path}

@@ -4,43 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-import traceback
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import click
 
 from edgemill import __version__
-from edgemill.errors import EdgemillError, InvariantError
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def guarded(command: Callable[P, R]) -> Callable[P, R]:
-    """Turn our errors into one message on standard error and their exit status."""
-
-    @wraps(command)
-    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return command(*args, **kwargs)
-        except EdgemillError as error:
-            if isinstance(error, InvariantError):
-                traceback.print_exc()
-            click.echo(f"edgemill: {error}", err=True)
-            raise SystemExit(error.exit_code) from None
-        except KeyboardInterrupt:
-            click.echo("edgemill: stopped; finished steps are kept and the next run goes on from there", err=True)
-            raise SystemExit(130) from None
-
-    return wrapper
-
-
-def print_json(value: Any) -> None:
-    """Write a JSON value to standard output for other programs."""
-    click.echo(json.dumps(value, indent=1, sort_keys=True, default=str))
+from edgemill.console import guarded, print_json
 
 
 @click.group()

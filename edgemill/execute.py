@@ -63,9 +63,7 @@ class Call:
         return cache_key(self.step, self.settings.model_dump(mode="json"), digests, self.seed, self.extra or {})
 
 
-def execute(
-    store: Store, call: Call, report: Report, slots: AbstractContextManager[Any] | None = None
-) -> Execution:
+def execute(store: Store, call: Call, report: Report, slots: AbstractContextManager[Any] | None = None) -> Execution:
     """Run a step, or find it done.
 
     Args:

@@ -6,12 +6,12 @@ the recipe, and in fp32 where a stage has changed it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
-from prefect.utilities.annotations import quote
 
 from edgemill.artifact import Artifact
 from edgemill.candidate import CHECKPOINT, Link, Model
@@ -26,6 +26,7 @@ from tasks.compile import compile_model
 from tasks.distill import distill
 from tasks.prune import prune
 from tasks.quantize import quantize
+from tasks.run import unvisited
 from tasks.validate import compare, predict
 
 
@@ -57,7 +58,7 @@ def build_candidates(recipe: Recipe, checkpoint: Model, ingested: StepRecord, da
     site = _Site(recipe, checkpoint, ingested, data, on_validation)
     built = Built([checkpoint])
     running: list[PrefectFuture[Attempt]] = []
-    for stage in filter(None, (recipe.stages.distill, recipe.stages.prune)):
+    for stage in _stages(recipe):
         running += _submit_variants(site, built.models[-1])
         after = _extend(site, built.models[-1], stage)
         try:
@@ -70,6 +71,13 @@ def build_candidates(recipe: Recipe, checkpoint: Model, ingested: StepRecord, da
         running += _submit_variants(site, built.models[-1])
     built.attempts = [*(future.result() for future in running), *built.attempts]
     return built
+
+
+def _stages(recipe: Recipe) -> Iterator[Distill | Prune]:
+    if recipe.stages.distill is not None:
+        yield recipe.stages.distill
+    if recipe.stages.prune is not None:
+        yield recipe.stages.prune
 
 
 def _extend(site: _Site, before: Model, stage: Distill | Prune) -> Model:
@@ -114,7 +122,7 @@ def _submit_variants(site: _Site, model: Model) -> list[PrefectFuture[Attempt]]:
         for target in targets
         if scheme is None or scheme in target.formats
     ]
-    return [_build.submit(quote(site), quote(attempt), attempt.subject) for attempt in attempts]
+    return [_build.submit(unvisited(site), unvisited(attempt), attempt.subject) for attempt in attempts]
 
 
 @task(name="candidate", task_run_name="{subject}", cache_policy=NO_CACHE)

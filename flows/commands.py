@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from edgemill.cli import guarded, print_json
+from edgemill.console import guarded, print_json
 
 
 @click.command()

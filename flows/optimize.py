@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow
-from prefect.states import Completed, Failed, State
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from edgemill.candidate import CHECKPOINT, Model
@@ -28,8 +29,11 @@ from tasks.progress import Tally, listening
 from tasks.run import open_store
 from tasks.tracking import Tracking, identity_of, require_answer
 
+# waiting candidates cost nothing: how many steps run at once is limited in tasks.run
+_CANDIDATES: Any = ThreadPoolTaskRunner(max_workers=16)
 
-@flow(name="optimize", flow_run_name="{recipe.name}", task_runner=ThreadPoolTaskRunner(max_workers=16))
+
+@flow(name="optimize", flow_run_name="{recipe.name}", task_runner=_CANDIDATES)
 def optimize(recipe: Recipe, out: str | None = None, command: str | None = None) -> State[dict[str, Any]]:
     """Compress one checkpoint for all targets of a recipe, gate the result, and record it in MLflow.
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from edgemill.benchmark.host import fingerprint_digest
 from edgemill.artifact import Artifact
 from edgemill.benchmark import BENCHMARK, BenchmarkSettings
+from edgemill.benchmark.host import fingerprint_digest
 from edgemill.execute import Call
 from edgemill.recipe import Recipe
 from edgemill.store import StepRecord

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import TypeVar, cast
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
@@ -13,6 +14,8 @@ from edgemill.execute import Call, execute
 from edgemill.store import StepRecord, Store, state_folder
 from tasks.progress import Progress, publish
 
+T = TypeVar("T")
+
 # Two steps at a time keep two cores busy; measurements run alone in any case.
 _SLOTS = threading.Semaphore(2)
 
@@ -20,6 +23,11 @@ _SLOTS = threading.Semaphore(2)
 def open_store() -> Store:
     """The store of this process' state folder."""
     return Store(state_folder())
+
+
+def unvisited(value: T) -> T:
+    """A value as a task parameter that Prefect takes as it is, instead of searching every field for futures."""
+    return cast(T, quote(value))
 
 
 def perform(call: Call, subject: str) -> StepRecord:
@@ -39,8 +47,7 @@ def perform(call: Call, subject: str) -> StepRecord:
     if (record := open_store().record(call.key)) is not None:
         publish(Progress(label, "cached", 1.0))
         return record
-    # quote: Prefect would walk through every field in search of futures
-    return _run.with_options(name=call.step.name, task_run_name=label)(quote(call), label)
+    return _run.with_options(name=call.step.name, task_run_name=label)(unvisited(call), label)
 
 
 @task(cache_policy=NO_CACHE)

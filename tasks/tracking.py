@@ -12,13 +12,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import urlparse
 
-from edgemill.benchmark.host import fingerprint_digest
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelStatus, Metric, Param
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from edgemill.artifact import Artifact, canonical_json, digest_text
+from edgemill.benchmark.host import fingerprint_digest
 from edgemill.errors import ServiceError
 from edgemill.recipe import Recipe
 from edgemill.step import tool_versions
@@ -117,7 +117,10 @@ class Tracking:
                 for variant in target.variants:
                     name = f"{variant.target}/{variant.candidate}"
                     result = digest_text(variant.model_dump_json())
-                    if children.get(name) != result:
+                    known_id, known_result = children.get(name, ("", ""))
+                    if known_result != result:
+                        if known_id:  # a kill left it unfinished, or it was measured anew
+                            self._client.delete_run(known_id)
                         self._log_variant(name, result, variant, summary, compiled, store)
             if self._tag(RESULT) != (content := _content_digest(summary)):
                 for file in files:
@@ -140,11 +143,12 @@ class Tracking:
         value: str | None = self._client.get_run(self.run_id).data.tags.get(name)
         return value
 
-    def _children(self) -> dict[str, str]:
+    def _children(self) -> dict[str, tuple[str, str]]:
+        """Run id and digest of the result of every child run by name."""
         runs = self._client.search_runs(
             [self._experiment], f"tags.`mlflow.parentRunId` = '{self.run_id}'", max_results=1000
         )
-        return {run.info.run_name: run.data.tags.get(RESULT, "") for run in runs}
+        return {run.info.run_name: (run.info.run_id, run.data.tags.get(RESULT, "")) for run in runs}
 
     def _known_models(self) -> set[str]:
         models = self._client.search_logged_models([self._experiment], max_results=1000)

@@ -103,7 +103,7 @@ def function_to_onnx(
         return [tf.identity(answer) for answer in tf.nest.flatten(call(x))]
 
     try:
-        concrete = tf.function(flat, input_signature=[spec]).get_concrete_function()
+        concrete = _trace(flat, spec)
         model = _convert(concrete, _plain(input_name), _distinct([_plain(name) for name in output_names]))
     except Exception as error:  # tf2onnx and TensorFlow raise anything here
         raise ToolchainError(
@@ -112,6 +112,19 @@ def function_to_onnx(
     name_free_dimensions(model)
     canonicalize(model)
     return save(model, path)
+
+
+def _trace(call: Callable[[Any], Any], spec: Any) -> Any:
+    concrete = tf.function(call, input_signature=[spec]).get_concrete_function()
+    if not any("_XlaMustCompile" in operation.node_def.attr for operation in concrete.graph.get_operations()):
+        return concrete
+    # Keras compiles grouped convolutions with XLA, and such a call is not inlined: trace through it instead.
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        return tf.function(call, input_signature=[spec]).get_concrete_function()
+    finally:
+        tf.config.run_functions_eagerly(before)
 
 
 def _convert(concrete: Any, input_name: str, output_names: list[str]) -> onnx.ModelProto:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from edgemill.tf import keras, tf
 
 _SCALAR = {"math.add": "+", "__operators__.add": "+", "math.subtract": "-", "math.multiply": "*", "math.truediv": "/"}
@@ -34,6 +36,10 @@ def flatten(model: Any) -> Any:
 
 def _is_graph(model: Any) -> bool:
     return bool(getattr(model, "_is_graph_network", False))
+
+
+def _is_symbolic(value: Any) -> bool:
+    return hasattr(value, "_keras_history")
 
 
 def _is_operation(layer: Any) -> bool:
@@ -105,17 +111,33 @@ def _as_layer(layer: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, Any] 
     operands = [*args, *(rest.pop(key) for key in ("x", "y") if key in rest)]
     if sign is None or rest or len(operands) != 2:
         return None
+    if not all(_is_symbolic(item) or _number(item) is not None for item in operands):
+        return None
     return _arithmetic(sign, operands[0], operands[1], layer.name)
 
 
 def _arithmetic(sign: str, a: Any, b: Any, name: str) -> tuple[Any, Any] | None:
-    if isinstance(b, (int, float)) and keras.backend.is_keras_tensor(a):
-        scale, offset = {"+": (1.0, b), "-": (1.0, -b), "*": (b, 0.0), "/": (1.0 / b if b else 0.0, 0.0)}[sign]
-        return keras.layers.Rescaling(float(scale), offset=float(offset), name=name), a
-    if isinstance(a, (int, float)) and keras.backend.is_keras_tensor(b) and sign != "/":
-        scale, offset = {"+": (1.0, a), "-": (-1.0, a), "*": (a, 0.0)}[sign]
-        return keras.layers.Rescaling(float(scale), offset=float(offset), name=name), b
-    both = keras.backend.is_keras_tensor(a) and keras.backend.is_keras_tensor(b)
-    if both and sign in _MERGE and len(a.shape) == len(b.shape):
-        return getattr(keras.layers, _MERGE[sign])(name=name), [a, b]
+    left, right = _number(a), _number(b)
+    if left is None and right is None:
+        same_rank = len(a.shape) == len(b.shape)
+        return (getattr(keras.layers, _MERGE[sign])(name=name), [a, b]) if sign in _MERGE and same_rank else None
+    if right is not None and left is None and not (sign == "/" and right == 0):
+        scale, offset = {
+            "+": lambda: (1.0, right),
+            "-": lambda: (1.0, -right),
+            "*": lambda: (right, 0.0),
+            "/": lambda: (1.0 / right, 0.0),
+        }[sign]()
+        return keras.layers.Rescaling(scale, offset=offset, name=name), a
+    if left is not None and right is None and sign != "/":
+        scale, offset = {"+": (1.0, left), "-": (-1.0, left), "*": (left, 0.0)}[sign]
+        return keras.layers.Rescaling(scale, offset=offset, name=name), b
     return None
+
+
+def _number(value: Any) -> float | None:
+    """A constant that is one number, None for anything else."""
+    if _is_symbolic(value):
+        return None
+    array = np.asarray(value)
+    return float(array) if array.ndim == 0 and array.dtype.kind in "iuf" else None

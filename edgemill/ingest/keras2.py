@@ -75,16 +75,25 @@ def from_keras2(model: Any, form: Format, where: str, unbridged: list[Unbridged]
     def original(x: NDArray[np.float32]) -> NDArray[np.float32]:
         return first_output(model(x, training=False))
 
+    flat, notes = _flat(model) if not unbridged else (None, {})
     return Loaded(
         form=form,
         original=original,
         input_shape=tuple(inputs[0].shape[1:]),
         write_onnx=lambda target, shape: keras_to_onnx(model, target, shape),
-        keras=None if unbridged else flatten(model),
+        keras=flat,
         unbridged=unbridged,
         vocabulary=vocabulary_of(model, inputs[0].dtype),
-        notes={"checkpoint_parameters": int(model.count_params())},
+        notes={"checkpoint_parameters": int(model.count_params())} | notes,
     )
+
+
+def _flat(model: Any) -> tuple[Any, dict[str, Any]]:
+    """The model without nested models; as it is, with the reason noted, where that does not succeed."""
+    try:
+        return flatten(model), {}
+    except Exception as error:  # noqa: BLE001  (Keras raises anything; the nested model is still good for most)
+        return model, {"kept_nested": f"{type(error).__name__}: {error}"[:300]}
 
 
 def first_output(answer: Any) -> NDArray[np.float32]:

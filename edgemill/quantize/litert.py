@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edgemill.data.dataset import Dataset, SplitName
 from edgemill.errors import CheckpointError, DataError, InvariantError
 from edgemill.quantize import LitertScheme, LitertSettings
-from edgemill.quantize.tflite import convert, describe, int8_io
+from edgemill.quantize.tflite import convert, convert_keras, describe, int8_io
 from edgemill.recipe import Granularity
 from edgemill.runtimes.litert import RUNTIME as LITERT
 from edgemill.step import InputFile, OutputFile, Outputs, StepContext
@@ -38,21 +38,23 @@ def run(settings: LitertSettings, inputs: Mapping[str, InputFile], context: Step
         ToolchainError: the converter fails.
     """
     fresh(context.seed)
-    converter = _converter(inputs)
-    if settings.scheme is not LitertScheme.FP32:
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if settings.granularity is Granularity.PER_TENSOR:
-        converter._experimental_disable_per_channel = True
-    if settings.scheme is LitertScheme.FP16:
-        converter.target_spec.supported_types = [tf.float16]
-    if settings.scheme is LitertScheme.INT8_STATIC:
-        data = _calibration(inputs)
-        converter.representative_dataset = lambda: _samples(data, context)
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        int8_io(converter)
+    data = _calibration(inputs) if settings.scheme is LitertScheme.INT8_STATIC else None
+
+    def configure(converter: Any) -> None:
+        if settings.scheme is not LitertScheme.FP32:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if settings.granularity is Granularity.PER_TENSOR:
+            converter._experimental_disable_per_channel = True
+        if settings.scheme is LitertScheme.FP16:
+            converter.target_spec.supported_types = [tf.float16]
+        if data is not None:
+            converter.representative_dataset = lambda: _samples(data, context)
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+            int8_io(converter)
+
     target = context.out / "model.tflite"
     context.report(0.0, f"converting to LiteRT {settings.scheme}")
-    target.write_bytes(convert(converter, f"scheme {settings.scheme}"))
+    target.write_bytes(_convert(inputs, configure, f"scheme {settings.scheme}"))
     facts = describe(target)
     signature = LITERT.load(target).signature
     if settings.scheme is LitertScheme.INT8_STATIC and {
@@ -62,16 +64,21 @@ def run(settings: LitertSettings, inputs: Mapping[str, InputFile], context: Step
     return Outputs({"tflite": OutputFile(target, "tflite", signature)}, facts)
 
 
-def _converter(inputs: Mapping[str, InputFile]) -> Any:
+def _convert(inputs: Mapping[str, InputFile], configure: Callable[[Any], None], where: str) -> bytes:
     source = inputs.get("keras") or inputs["saved_model"]
     try:
         if source.artifact.kind == "saved_model":
-            return tf.lite.TFLiteConverter.from_saved_model(str(source.path))
-        return tf.lite.TFLiteConverter.from_keras_model(keras.models.load_model(source.path, compile=False))
+            converter = tf.lite.TFLiteConverter.from_saved_model(str(source.path))
+        else:
+            model = keras.models.load_model(source.path, compile=False)
     except Exception as error:  # tf_keras and TensorFlow raise anything here
         raise CheckpointError(
             "The model cannot be loaded for conversion.", where=source.artifact.filename, got=str(error)[:1000]
         ) from error
+    if source.artifact.kind != "saved_model":
+        return convert_keras(model, configure, where)
+    configure(converter)
+    return convert(converter, where)
 
 
 def _calibration(inputs: Mapping[str, InputFile]) -> Dataset:

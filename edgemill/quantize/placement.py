@@ -45,7 +45,8 @@ _SAME_GRID = {
 }
 # LiteRT gives the outputs of these fixed grids of its own.
 _FIXED_GRID = {"softmax", "sigmoid", "tanh"}
-_NOT_SUPPORTED = {"LSTM", "GRU", "SimpleRNN", "RNN", "Bidirectional", "TimeDistributed", "Embedding", "Lambda"}
+_RECURRENT = {"LSTM", "GRU", "SimpleRNN", "RNN", "Bidirectional", "ConvLSTM1D", "ConvLSTM2D"}
+_NOT_SUPPORTED = {"TimeDistributed", "Embedding", "Lambda"}
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,10 @@ def build(original: Any) -> QatModel:
         original: functional or sequential tf_keras model.
 
     Raises:
-        CheckpointError: the model is subclassed, or nothing in it can be quantized.
+        CheckpointError: the model is subclassed, has recurrent layers, or nothing in it can be quantized.
     """
     plain = normal_form(original)
+    _refuse_recurrent(plain)
     plans, left_out = plan(plain)
     if not any(item.weight is not None for item in plans.values()):
         raise CheckpointError(
@@ -112,6 +114,18 @@ def build(original: Any) -> QatModel:
         return [grids[-1]]
 
     return QatModel(rewrite(plain, wrap, quantize_only), tuple(wrappers), tuple(grids), left_out)
+
+
+def _refuse_recurrent(model: Any) -> None:
+    """Said before the training: the LiteRT converter has no form of them beside quantized layers."""
+    found = [layer.name for layer in model.submodules if type(layer).__name__ in _RECURRENT]
+    if found:
+        raise CheckpointError(
+            "Recurrent layers cannot be trained under quantization.",
+            where=", ".join(found),
+            expected="convolutions, dense layers and what is between them",
+            remedy="use the scheme int8_dynamic for this model",
+        )
 
 
 def plan(model: Any) -> tuple[dict[str, Placement], dict[str, str]]:

@@ -12,7 +12,7 @@ from edgemill.errors import ToolchainError
 from edgemill.ingest.export import keras_to_onnx
 from edgemill.quantize.kernels import Kernels, optimized_kernels
 from edgemill.quantize.qdq import QdqReport, quantize_export
-from edgemill.quantize.tflite import convert, int8_io
+from edgemill.quantize.tflite import convert_keras, int8_io
 from edgemill.targets.spec import ActivationType
 from edgemill.tf import tf
 
@@ -72,10 +72,12 @@ def export_tflite(frozen: Any, path: Path) -> None:
     Raises:
         ToolchainError: the converter failed.
     """
-    converter = tf.lite.TFLiteConverter.from_keras_model(frozen)
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    int8_io(converter)
-    path.write_bytes(convert(converter, path.name))
+
+    def configure(converter: Any) -> None:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        int8_io(converter)
+
+    path.write_bytes(convert_keras(frozen, configure, path.name))
 
 
 def predictions(model: Any, data: Any, split: Any, chunk: int = 256) -> np.ndarray[Any, np.dtype[np.float32]]:

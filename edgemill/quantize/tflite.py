@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,32 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from edgemill.errors import ToolchainError
 from edgemill.tf import tf
+
+
+def convert_keras(model: Any, configure: Callable[[Any], None], where: str) -> bytes:
+    """Convert a Keras model, with free batch size if that can be done, else for batches of one.
+
+    Recurrent layers convert only with a fixed batch size.
+
+    Args:
+        model: functional or sequential tf_keras model.
+        configure: sets the options of a TFLiteConverter.
+        where: for the error message.
+
+    Raises:
+        ToolchainError: the converter failed.
+    """
+    free = tf.lite.TFLiteConverter.from_keras_model(model)
+    configure(free)
+    try:
+        return convert(free, where)
+    except ToolchainError:
+        (entry,) = model.inputs
+        one = tf.TensorSpec([1, *entry.shape[1:]], entry.dtype, name=model.input_names[0])
+        call = tf.function(lambda x: model(x, training=False)).get_concrete_function(one)
+        fixed = tf.lite.TFLiteConverter.from_concrete_functions([call], model)
+        configure(fixed)
+        return convert(fixed, where)
 
 
 def convert(converter: Any, where: str) -> bytes:

@@ -51,11 +51,7 @@ def image_axes(sample_shape: tuple[int, ...]) -> tuple[int, int]:
 
 def channels_first(sample_shape: tuple[int, ...]) -> bool:
     """Whether an image is (C, H, W): only its first axis looks like colours."""
-    return (
-        len(sample_shape) == max(_IMAGE_RANKS)
-        and sample_shape[0] in _COLOURS
-        and sample_shape[-1] not in _COLOURS
-    )
+    return len(sample_shape) == max(_IMAGE_RANKS) and sample_shape[0] in _COLOURS and sample_shape[-1] not in _COLOURS
 
 
 def augment(images: NDArray[np.generic], rule: Augment, rng: np.random.Generator) -> NDArray[np.generic]:

@@ -90,9 +90,7 @@ def train(
         QualityGateError: the loss or a weight became NaN or infinite.
         DataError: the labels do not fit the model's output.
     """
-    run = _Run(
-        model, data, settings, objective, context, callbacks=tuple(callbacks), after_step=after_step
-    )
+    run = _Run(model, data, settings, objective, context, callbacks=tuple(callbacks), after_step=after_step)
     return run.go(keep_from)
 
 

@@ -118,8 +118,7 @@ def kinds(model):
 
 def structure(model):
     return [
-        (type(layer).__name__, [type(node.layer).__name__ for node in layer._outbound_nodes])
-        for layer in model.layers
+        (type(layer).__name__, [type(node.layer).__name__ for node in layer._outbound_nodes]) for layer in model.layers
     ]
 
 

@@ -36,6 +36,14 @@ def run_qat(workshop: Any, name: str, folder: Path, keras_path: Path | None = No
     return run(QatSettings(training=Qat(**rule)), inputs, context(folder))
 
 
+def recurrent() -> Any:
+    from edgemill.tf import keras
+
+    entry = keras.Input((8, 8, 1))
+    x = keras.layers.LSTM(6, name="memory")(keras.layers.Reshape((8, 8))(entry))
+    return keras.Model(entry, keras.layers.Dense(10)(x))
+
+
 class TestLitert:
     def convert(self, workshop: Any, folder: Path, scheme: LitertScheme, **settings: Any) -> Any:
         from edgemill.quantize.litert import run
@@ -104,6 +112,17 @@ class TestLitert:
             rtol=1e-3,
             atol=1e-3,
         )
+
+    def test_recurrent_layers_convert_for_batches_of_one(self, workshop: Any, tmp_path: Path) -> None:
+        from edgemill.quantize.litert import run
+
+        model = recurrent()
+        model.save(tmp_path / "model.keras")
+        inputs = {"keras": as_input(tmp_path / "model.keras", "keras")}
+        file = run(LitertSettings(scheme=LitertScheme.FP32), inputs, context(tmp_path)).files["tflite"]
+        assert file.signature.inputs[0].shape == (1, 8, 8, 1)
+        x = workshop.data.features(SplitName.VALIDATION, 0, 20)
+        np.testing.assert_allclose(open_model(file.path, "tflite", 1).predict(x), model(x).numpy(), atol=1e-4)
 
     def test_a_broken_file_is_the_checkpoints_fault(self, tmp_path: Path) -> None:
         from edgemill.quantize.litert import run
@@ -229,6 +248,13 @@ class TestQat:
         model(np.zeros((1, 4), np.float32))
         with pytest.raises(CheckpointError, match="functional and sequential"):
             build(model)
+
+    def test_recurrent_layers_are_refused_before_the_training(self) -> None:
+        from edgemill.quantize.placement import build
+
+        with pytest.raises(CheckpointError, match="Recurrent") as caught:
+            build(recurrent())
+        assert caught.value.where == "memory"
 
     def test_a_model_without_weights_is_refused(self) -> None:
         from edgemill.quantize.placement import build
