@@ -40,14 +40,17 @@ def trace(store: Store, subject: str) -> Lineage:
     records = sorted(store.records(), key=lambda record: record.finished_at)
     artifacts = _artifacts(records)
     digest = _resolve(subject, artifacts)
-    made_by = {output.digest: record for record in reversed(records) for output in record.outputs.values()}
+    # a step may pass its input on unchanged, so that one content has several makers
+    makers: dict[str, list[StepRecord]] = {}
     users: dict[str, list[StepRecord]] = {}
     for record in records:
+        for output in record.outputs.values():
+            makers.setdefault(output.digest, []).append(record)
         for used in record.inputs.values():
             users.setdefault(used, []).append(record)
 
     def parents(item: str) -> Iterable[str]:
-        return made_by[item].inputs.values() if item in made_by else ()
+        return (used for record in makers.get(item, ()) for used in record.inputs.values())
 
     def children(item: str) -> Iterable[str]:
         return (output.digest for record in users.get(item, ()) for output in record.outputs.values())

@@ -64,9 +64,9 @@ def _describe(outputs: Outputs) -> dict[str, Any]:
 
 def _run(job: dict[str, Any], events: _Events) -> dict[str, Any]:
     module_name, _, function_name = job["body"].partition(":")
-    for entry in reversed(job["search_path"]):
+    for entry in job["search_path"]:
         if entry not in sys.path:
-            sys.path.insert(0, entry)
+            sys.path.append(entry)  # last, so that nothing there can hide an installed module
     module = importlib.import_module(module_name)
     settings_module, _, settings_name = job["settings_type"].partition(":")
     settings = getattr(importlib.import_module(settings_module), settings_name).model_validate(job["settings"])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from edgemill.data import LOAD, LoadSettings, source_digest
 from edgemill.execute import Call
 from edgemill.recipe import Recipe
 from edgemill.store import StepRecord
+from tasks.functions import search_path
 from tasks.run import perform
 
 
@@ -16,6 +19,6 @@ def load_data(recipe: Recipe) -> StepRecord:
         LoadSettings(data=recipe.data, task=recipe.task),
         inputs={},
         extra={"source": source_digest(recipe.data)},
-        search_path=(recipe.data.path,) if recipe.data.path else (),
+        search_path=search_path(recipe.data.source, Path(recipe.data.path or ".")),
     )
     return perform(call, recipe.data.source)

@@ -10,6 +10,7 @@ from edgemill.distill import DISTILL, DistillSettings
 from edgemill.execute import Call
 from edgemill.recipe import Distill, Recipe
 from edgemill.store import StepRecord
+from tasks.functions import function_identity, search_path
 from tasks.run import perform
 
 
@@ -18,11 +19,13 @@ def distill(recipe: Recipe, settings: Distill, teacher: Model, data: Artifact) -
     inputs = {"teacher": teacher.files["onnx"], "data": data}
     if "keras" in teacher.files:
         inputs["keras"] = teacher.files["keras"]
+    folder = Path(recipe.checkpoint.path).parent
     call = Call(
         DISTILL,
         DistillSettings(**settings.model_dump(), task=recipe.task),
         inputs,
         seed=recipe.seed,
-        search_path=(str(Path(recipe.checkpoint.path).parent),),
+        extra=function_identity(settings.student.function, folder),
+        search_path=search_path(settings.student.function, folder),
     )
     return perform(call, recipe.name)

@@ -11,6 +11,7 @@ from edgemill.ingest import INGEST
 from edgemill.ingest.companions import checkpoint_files
 from edgemill.recipe import Checkpoint, Recipe
 from edgemill.store import StepRecord, Store
+from tasks.functions import function_identity, search_path
 from tasks.run import open_store, perform
 
 
@@ -35,6 +36,7 @@ def store_checkpoint(store: Store, checkpoint: Checkpoint) -> Artifact:
 
 def ingest(recipe: Recipe, data: Artifact) -> StepRecord:
     """Ingest the recipe's checkpoint and prove the result equal on real samples."""
+    folder = Path(recipe.checkpoint.path).parent
     checkpoint = store_checkpoint(open_store(), recipe.checkpoint)
     call = Call(
         INGEST,
@@ -42,6 +44,7 @@ def ingest(recipe: Recipe, data: Artifact) -> StepRecord:
         recipe.checkpoint.model_copy(update={"path": "checkpoint", "sha256": None}),
         inputs={"checkpoint": checkpoint, "data": data},
         seed=recipe.seed,
-        search_path=(str(Path(recipe.checkpoint.path).parent),),
+        extra=function_identity(recipe.checkpoint.model_function, folder),
+        search_path=search_path(recipe.checkpoint.model_function, folder),
     )
     return perform(call, Path(recipe.checkpoint.path).name)
