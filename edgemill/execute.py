@@ -152,7 +152,11 @@ class _Worker:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             pass_fds=(write,),
-            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *_inherited_path()])},
+            env=os.environ
+            | {
+                "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *_inherited_path()]),
+                "TF_USE_LEGACY_KERAS": "1",  # whatever imports TensorFlow first, it gets Keras 2
+            },
         )
         os.close(write)
         self.events = os.fdopen(read, "rb", buffering=0)

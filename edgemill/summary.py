@@ -128,10 +128,15 @@ class VariantResult(_Result):
     @computed_field(description="the figures under the names that MLflow holds; absent where not measured")  # type: ignore[prop-decorator]
     @property
     def metrics(self) -> dict[str, float]:
-        """Metric names are the same for every candidate and target."""
+        """What was measured of `all_metrics`."""
+        return {name: value for name, value in self.all_metrics.items() if value is not None}
+
+    @property
+    def all_metrics(self) -> dict[str, float | None]:
+        """The same names for every candidate and target; None where it was not measured."""
         profile, verdict = self.profile, self.verdict
         ratio = profile.latency_ratio if profile else None
-        values: dict[str, float | None] = {
+        values = {
             "accuracy": self.accuracy,
             "accuracy_drop": verdict.estimate if verdict else None,
             "accuracy_drop_upper": verdict.upper if verdict else None,
@@ -148,7 +153,7 @@ class VariantResult(_Result):
             "energy_mj": profile.energy_mj if profile else None,
             "gate_passed": float(verdict.passed) if verdict else None,
         }
-        return {name: float(value) for name, value in values.items() if value is not None}
+        return {name: None if value is None else float(value) for name, value in values.items()}
 
 
 class TargetResult(_Result):

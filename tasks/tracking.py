@@ -6,6 +6,7 @@ again, or after a kill, completes the same MLflow run and never doubles it.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterable, Mapping
@@ -195,7 +196,10 @@ class Tracking:
         )
         run_id = run.info.run_id
         now = int(time.time() * 1000)
-        metrics = [Metric(key, value, now, 0) for key, value in variant.metrics.items()]
+        # the same names in every child run: what was not measured is NaN, so that pages can compare them
+        metrics = [
+            Metric(key, math.nan if value is None else value, now, 0) for key, value in variant.all_metrics.items()
+        ]
         stages = "+".join(link.stage for link in variant.chain) or "none"
         params = {"target": variant.target, "candidate": variant.candidate, "scheme": variant.scheme, "chain": stages}
         self._client.log_batch(run_id, metrics=metrics, params=[Param(key, value) for key, value in params.items()])

@@ -13,7 +13,7 @@ from edgemill.distill import DistillSettings
 from edgemill.distill.families import build
 from edgemill.distill.narrow import narrow
 from edgemill.errors import CheckpointError, EdgemillError, RecipeError
-from edgemill.ingest.export import keras_to_onnx
+from edgemill.ingest.export import keras_to_onnx, save_keras
 from edgemill.recipe import DistillMethod, Student, Task
 from edgemill.step import InputFile, OutputFile, Outputs, StepContext
 from edgemill.tf import fresh, keras
@@ -53,7 +53,7 @@ def run(settings: DistillSettings, inputs: Mapping[str, InputFile], context: Ste
     )
     history = train(student, data, settings, objective, context)
     context.report(1.0, "exporting the student")
-    student.save(context.out / "model.keras")
+    save_keras(student, context.out / "model.keras")
     signature = keras_to_onnx(student, context.out / "model.onnx")
     facts: dict[str, Any] = {
         "parameters": int(student.count_params()),

@@ -12,7 +12,7 @@ import tensorflow_model_optimization as tfmot
 
 from edgemill.data.dataset import Dataset, SplitName
 from edgemill.errors import CheckpointError
-from edgemill.ingest.export import keras_to_onnx
+from edgemill.ingest.export import keras_to_onnx, save_keras
 from edgemill.prune import PruneSettings
 from edgemill.prune.select import GROUP, choose, kernel_of
 from edgemill.prune.verify import verify
@@ -70,7 +70,7 @@ def run(settings: PruneSettings, inputs: Mapping[str, InputFile], context: StepC
     )
     context.report(1.0, "exporting the pruned model")
     stripped = tfmot.sparsity.keras.strip_pruning(wrapped)
-    stripped.save(context.out / "model.keras")
+    save_keras(stripped, context.out / "model.keras")
     signature = keras_to_onnx(stripped, context.out / "model.onnx")
     kernels = [(layer.name, kernel.numpy()) for layer in chosen if (kernel := kernel_of(layer)) is not None]
     layers = verify(kernels, context.out / "model.onnx", settings.method, settings.sparsity)

@@ -53,10 +53,9 @@ def test_mlflow_holds_one_child_run_per_variant_with_the_same_metric_names(home,
     children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
     assert [run.info.status for run in parents] == ["FINISHED"]
     assert len(children) == sum(len(target["variants"]) for target in first.summary["targets"])
-    gated = [run for run in children if "accuracy" in run.data.metrics]
-    assert len({frozenset(run.data.metrics) for run in gated}) == 1
-    measured = {"latency_p50_ms", "speedup", "size_bytes", "compressed_bytes", "peak_rss_bytes"}
-    assert all(measured <= set(run.data.metrics) for run in children)
+    assert len({frozenset(run.data.metrics) for run in children}) == 1
+    for name in ("latency_p50_ms", "speedup", "size_bytes", "compressed_bytes", "peak_rss_bytes"):
+        assert all(run.data.metrics[name] > 0 for run in children)
     for target in TARGETS:
         version = client.get_model_version_by_alias(f"digits--{target}", "candidate")
         assert version.tags["edgemill.digest"] in {item["selected"] for item in first.summary["targets"]}
