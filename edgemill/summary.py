@@ -71,8 +71,6 @@ class Profile(Frozen):
         default=None, description="variant time / baseline time of the same interleaved run; below 1 is faster"
     )
     peak_rss_bytes: NonNegativeInt | None = Field(default=None, description="of a process that runs it")
-    energy_mj: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="millijoules an inference")
-    energy_source: str | None = Field(default=None, description="provenance of the energy")
     samples_digest: str | None = Field(default=None, pattern=DIGEST, description="artifact with the raw samples")
 
 
@@ -150,7 +148,6 @@ class VariantResult(_Result):
             "size_bytes": profile.size_bytes if profile else None,
             "compressed_bytes": profile.compressed_bytes if profile else None,
             "peak_rss_bytes": profile.peak_rss_bytes if profile else None,
-            "energy_mj": profile.energy_mj if profile else None,
             "gate_passed": float(verdict.passed) if verdict else None,
         }
         return {name: None if value is None else float(value) for name, value in values.items()}
