@@ -4,7 +4,7 @@ from edgemill.step import Step
 
 INGEST = Step(
     name="ingest.checkpoint",
-    version=1,
+    version=2,
     body="edgemill.ingest.checkpoint:run",
     framework="tensorflow",
     tools=("tensorflow", "tf-keras", "keras", "tf2onnx", "onnx", "onnxruntime", "numpy"),

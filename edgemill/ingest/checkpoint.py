@@ -22,6 +22,7 @@ from edgemill.ingest.export import save_keras
 from edgemill.ingest.graph import OnnxFunction, ends_in_softmax
 from edgemill.ingest.keras2 import from_keras2, load_keras2
 from edgemill.ingest.loaded import Loaded
+from edgemill.ingest.onnx_bridge import bridge_onnx, differing
 from edgemill.ingest.onnx_file import load_onnx
 from edgemill.ingest.safety import require_size
 from edgemill.ingest.saved_model import load_saved_model
@@ -30,6 +31,9 @@ from edgemill.ingest.tflite_file import load_tflite
 from edgemill.recipe import Checkpoint
 from edgemill.step import InputFile, OutputFile, Outputs, StepContext
 from edgemill.tf import fresh, keras
+
+# Formats that hold a graph of operators instead of a model: it is rebuilt from the operators.
+_REBUILT = (Format.ONNX, Format.TFLITE, Format.SAVED_MODEL)
 
 
 def run(settings: Checkpoint, inputs: Mapping[str, InputFile], context: StepContext) -> Outputs:
@@ -147,6 +151,8 @@ def _write(loaded: Loaded, data: Path | None, settings: Checkpoint, context: Ste
     counts = count(proto, tuple(batches[0].shape[1:]))
 
     context.report(0.7, "writing Keras")
+    if loaded.keras is None and loaded.form in _REBUILT:
+        _rebuild(loaded, path, batches, settings.tolerance)
     files: dict[str, OutputFile] = {}
     twin = exported
     if loaded.keras is not None:
@@ -170,6 +176,16 @@ def _write(loaded: Loaded, data: Path | None, settings: Checkpoint, context: Ste
         files["tflite"] = OutputFile(context.out / "model.tflite", "tflite", signature)
     context.report(1.0, f"{counts.parameters} parameters, {counts.macs} MACs")
     return Outputs(files=files, facts=facts)
+
+
+def _rebuild(loaded: Loaded, path: Path, batches: list[NDArray[np.float32]], tolerance: float) -> None:
+    """Get a Keras 2 model from the ONNX graph; what cannot be rebuilt goes on inference-only."""
+    made = bridge_onnx(onnx.load(str(path)))
+    unbridged = made.unbridged or differing(made, path, batches, tolerance)
+    loaded.keras = None if unbridged else made.model
+    # A SavedModel's own reasons name layers that the user knows.
+    if not unbridged or loaded.form is not Format.SAVED_MODEL:
+        loaded.unbridged = unbridged
 
 
 def _answer(loaded: Loaded, x: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -139,9 +139,9 @@ class Graph:
         held = [axis for axis in places if axis is not None]
         spare = [axis for axis in range(len(tensor.shape)) if axis not in held]
         solid = [axis for axis in held if tensor.shape[axis] != 1]
-        if solid != sorted(solid) or (target.count(None) > 1 and not spare):
-            if held + spare != list(range(len(tensor.shape))):
-                tensor = self.layer("Permute", f"{name}_order", tuple([*held, *spare][1:]))(tensor)
+        move = solid != sorted(solid) or (target.count(None) > 1 and not spare)
+        if move and held + spare != list(range(len(tensor.shape))):
+            tensor = self.layer("Permute", f"{name}_order", tuple([*held, *spare][1:]))(tensor)
         return self.reshaped(tensor, target, name)
 
     def reshaped(self, tensor: Any, target: Sequence[int | None], name: str) -> Any:
@@ -243,13 +243,17 @@ class Graph:
 
     def layer(self, kind: str, name: str, *args: Any, **settings: Any) -> Any:
         """A Keras layer with a name of its own."""
-        clean = "".join(c if c.isalnum() or c in "_.-" else "_" for c in name).strip("_.-") or kind.lower()
+        return getattr(keras.layers, kind)(*args, name=self.reserve(name), **settings)
+
+    def reserve(self, name: str) -> str:
+        """A name that no layer has yet and that TensorFlow accepts."""
+        clean = "".join(c if c.isalnum() or c in "_.-" else "_" for c in name).strip("_.-") or "layer"
         candidate, number = clean, 1
         while candidate in self._names:
             candidate = f"{clean}_{number}"
             number += 1
         self._names.add(candidate)
-        return getattr(keras.layers, kind)(*args, name=candidate, **settings)
+        return candidate
 
 
 def attribute(node: NodeProto, name: str, default: Any) -> Any:

@@ -37,9 +37,14 @@ def _target(target: TargetResult, summary: Summary) -> list[RenderableType]:
         parts.append(Text(f"  {target.failure}", style="red"))
     if target.variants or target.baseline:
         parts.append(_table(target, summary))
-    for variant in figures.ordered(target):
-        if not variant.passed and variant.reason:
-            parts.append(Text(f"  {variant.candidate}: {variant.reason}", style="dim"))
+    parts += [
+        Text(f"  {variant.candidate}: {variant.reason}", style="dim")
+        for variant in figures.ordered(target)
+        if variant.status in (Status.FAILED, Status.INCONCLUSIVE) and variant.reason
+    ]
+    dropped = sum(variant.status is Status.DROPPED for variant in target.variants)
+    if dropped:
+        parts.append(Text(f"  {dropped} dropped before the gate; the report says why, one by one", style="dim"))
     if figures.source_note(target.source):
         parts.append(Text(f"  {figures.source_note(target.source)}", style="dim italic"))
     return parts
@@ -47,10 +52,10 @@ def _target(target: TargetResult, summary: Summary) -> list[RenderableType]:
 
 def _table(target: TargetResult, summary: Summary) -> Table:
     task = summary.task
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("candidate", overflow="fold")
-    table.add_column("verdict", no_wrap=True)
-    for name in (figures.score_name(task), "drop", "bound", "p50", "ratio", "file", "gzip", "RSS"):
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+    for name in ("candidate", "verdict"):
+        table.add_column(name, no_wrap=True)
+    for name in (figures.score_name(task), "drop", "p50", "ratio", "gzip"):
         table.add_column(name, justify="right", no_wrap=True)
     if target.baseline is not None:
         profile = target.baseline.profile
@@ -59,12 +64,9 @@ def _table(target: TargetResult, summary: Summary) -> Table:
             "baseline",
             figures.score_text(target.baseline.accuracy, task),
             "",
-            "",
             figures.time_text(profile.latency_p50_ms),
             "1",
-            figures.bytes_text(profile.size_bytes),
             figures.bytes_text(profile.compressed_bytes),
-            figures.bytes_text(profile.peak_rss_bytes),
             style="dim",
         )
     for variant in figures.ordered(target):
@@ -73,22 +75,14 @@ def _table(target: TargetResult, summary: Summary) -> Table:
 
 
 def _cells(variant: VariantResult, summary: Summary) -> list[RenderableType]:
-    task, profile, verdict = summary.task, variant.profile, variant.verdict
-    cells: list[RenderableType] = [
+    task, profile = summary.task, variant.profile
+    ratio = profile.latency_ratio if profile else None
+    return [
         Text(variant.candidate),
         Text(str(variant.status), style=_STATUS_STYLES[variant.status]),
         figures.score_text(variant.accuracy, task),
-        figures.drop_text(verdict.estimate if verdict else None, task),
-        figures.bound_text(verdict, task),
-    ]
-    if profile is None:
-        return [*cells, *[figures.NONE] * 5]
-    ratio = profile.latency_ratio
-    return [
-        *cells,
-        figures.time_text(profile.latency_p50_ms),
+        figures.bound_text(variant.verdict, task),
+        figures.time_text(profile.latency_p50_ms) if profile else figures.NONE,
         f"{ratio.estimate:.3f}" if ratio else figures.NONE,
-        figures.bytes_text(profile.size_bytes),
-        figures.bytes_text(profile.compressed_bytes),
-        figures.bytes_text(profile.peak_rss_bytes),
+        figures.bytes_text(profile.compressed_bytes) if profile else figures.NONE,
     ]

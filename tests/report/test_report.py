@@ -181,27 +181,22 @@ def test_terminal_has_every_variant_with_its_figures(summary):
         assert target.target in text
         for variant in target.variants:
             assert variant.candidate in text
-            assert variant.reason in text
+            if variant.status in (Status.FAILED, Status.INCONCLUSIVE):
+                assert variant.reason in text
     line = next(line for line in text.splitlines() if line.startswith("distill-int8_static"))
     assert line.split() == [
         "distill-int8_static",
         "selected",
         "92.66",
         "%",
-        "+0.17",
-        "pt",
         "≤",
         "+0.41",
         "pt",
         "21.5",
         "µs",
         "0.103",
-        "192",
-        "kB",
         "167",
         "kB",
-        "40.6",
-        "MB",
     ]
 
 
