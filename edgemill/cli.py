@@ -27,9 +27,17 @@ def main() -> None:
 @guarded
 def inspect(checkpoint: Path, trust: bool, model_function: str | None, as_json: bool) -> None:
     """Say what CHECKPOINT is: format, signature, parameters, MACs, and what Edgemill can do with it."""
-    from edgemill.ingest.checkpoint import inspect_checkpoint
+    from edgemill.execute import execute, release_workers
+    from edgemill.ingest.call import ingest_call
+    from edgemill.recipe import Checkpoint
+    from edgemill.store import Store, state_folder
 
-    facts = inspect_checkpoint(checkpoint, trust=trust, model_function=model_function)
+    store = Store(state_folder())
+    settings = Checkpoint(path=str(checkpoint), trust=trust, model_function=model_function)
+    record = execute(store, ingest_call(store, settings, None, seed=0), lambda *_: None).record
+    release_workers()
+    files = {name: f"{output.size_bytes:,} B" for name, output in record.outputs.items()}
+    facts = record.facts | {"digest": record.inputs["checkpoint"], "files": files}
     if as_json:
         print_json(facts)
         return

@@ -8,7 +8,7 @@ from edgemill.data import LOAD, LoadSettings, source_digest
 from edgemill.execute import Call
 from edgemill.recipe import Recipe
 from edgemill.store import StepRecord
-from tasks.functions import search_path
+from edgemill.functions import search_path
 from tasks.run import perform
 
 

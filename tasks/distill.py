@@ -10,7 +10,7 @@ from edgemill.distill import DISTILL, DistillSettings
 from edgemill.execute import Call
 from edgemill.recipe import Distill, Recipe
 from edgemill.store import StepRecord
-from tasks.functions import function_identity, search_path
+from edgemill.functions import function_identity, search_path
 from tasks.run import perform
 
 

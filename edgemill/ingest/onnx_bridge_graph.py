@@ -237,7 +237,7 @@ class Graph:
     def label(self, node: NodeProto) -> str:
         """What a layer made of a node is called: after the layer that an exporter made the node of."""
         if node.output[0] in self.outputs:
-            return node.output[0]
+            return str(node.output[0])
         parts = [part for part in node.name.split("/") if part and part != self._prefix]
         return "_".join(parts[:-1] or parts) or node.op_type.lower()
 

@@ -21,6 +21,7 @@ _INTEGERS = {TensorProto.INT64, TensorProto.INT32}
 # Larger constants do not belong into the configuration of a layer.
 _LARGEST_CONSTANT = 1 << 14
 _IMAGE = 4
+_EPSILON = 1e-3
 
 
 def _activation(kind: str) -> Unary:
@@ -212,13 +213,17 @@ def _affine_layer(
     per_channel = all(item.size == 1 or item.shape[-1] == item.size == channels for item in (scale, offset))
     if scale.size == offset.size == 1 or not per_channel or not set(node.input) & graph.trained:
         return _scaling(graph, name, _plain(scale), _plain(offset))(x)
-    if len(x.shape) != _IMAGE:
-        raise CannotBridgeError("a factor or offset for every channel that no layer before it can take")
-    # In the middle of a network it is learnt, and follows the width of a student.
-    layer = graph.layer("DepthwiseConv2D", name, 1)
+    # In the middle of a network it has weights, which follow the width of a student.
+    factors, offsets = (np.broadcast_to(item.reshape(-1), (channels,)) for item in (scale, offset))
+    if len(x.shape) == _IMAGE:
+        layer = graph.layer("DepthwiseConv2D", name, 1)
+        answer = layer(x)
+        layer.set_weights([factors.reshape(1, 1, channels, 1), offsets])
+        return answer
+    # It was one most likely. Frozen, because the statistics are not known any more.
+    layer = graph.layer("BatchNormalization", name, epsilon=_EPSILON, trainable=False)
     answer = layer(x)
-    factors = np.broadcast_to(scale.reshape(-1), (channels,)).reshape(1, 1, channels, 1)
-    layer.set_weights([factors, np.broadcast_to(offset.reshape(-1), (channels,))])
+    layer.set_weights([factors, offsets, np.zeros(channels), np.full(channels, 1 - _EPSILON)])
     return answer
 
 

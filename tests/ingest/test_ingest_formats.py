@@ -86,12 +86,12 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("m.h5", "keras2-h5", {"onnx", "keras"}),
         ("m.keras", "keras2-zip", {"onnx", "keras"}),
         ("saved_model", "saved-model", {"onnx", "keras", "saved_model"}),
-        ("plain", "saved-model", {"onnx", "saved_model"}),
+        ("plain", "saved-model", {"onnx", "keras", "saved_model"}),
         ("weights", "tf-checkpoint", {"onnx", "keras"}),
         ("train", "tf-checkpoint", {"onnx", "keras"}),
-        ("m.onnx", "onnx", {"onnx"}),
-        ("external", "onnx", {"onnx"}),
-        ("m.tflite", "tflite", {"onnx", "tflite"}),
+        ("m.onnx", "onnx", {"onnx", "keras"}),
+        ("external", "onnx", {"onnx", "keras"}),
+        ("m.tflite", "tflite", {"onnx", "keras", "tflite"}),
     ],
 )
 def test_format(
