@@ -14,10 +14,10 @@ def find_gelu(graph: Graph) -> None:
     """Put one node in the place of x * 0.5 * (1 + erf(x / sqrt(2)))."""
     for node in [item for item in graph.nodes if item.op_type == "Erf"]:
         gone: list[NodeProto] = []
-        last = _last(graph, node, gone)
-        if last is None:
+        found = _around(graph, node, gone)
+        if found is None:
             continue
-        source = _operand(graph, gone[0])
+        source, last = found
         graph.nodes[graph.nodes.index(last)] = helper.make_node("Gelu", [source], list(last.output), name=node.name)
         graph.nodes = [item for item in graph.nodes if not any(item is other for other in gone)]
         graph.link()
@@ -27,15 +27,20 @@ def _operand(graph: Graph, node: NodeProto) -> str:
     return next((name for name in node.input if name not in graph.constants), "")
 
 
-def _last(graph: Graph, node: NodeProto, gone: list[NodeProto]) -> NodeProto | None:
-    """The last of the nodes around an Erf, if they are a GELU; the others are put into `gone`."""
+def _around(graph: Graph, node: NodeProto, gone: list[NodeProto]) -> tuple[str, NodeProto] | None:
+    """The operand and the last of the nodes around an Erf, if they are a GELU; the others are put into `gone`."""
     before, plus = graph.makers.get(node.input[0]), graph.only_reader(node.output[0])
     if before is None or plus is None or graph.only_reader(before.output[0]) is None:
         return None
     source = _operand(graph, before)
-    if not _is(graph.affine(before, source), 1 / sqrt(2), 0) or not _is(graph.affine(plus, node.output[0]), 1, 1):
-        return None
+    scaled, sign = graph.affine(before, source), 1
     gone += [before, node]
+    negation = graph.makers.get(source)
+    if negation is not None and negation.op_type == "Neg" and graph.only_reader(source) is not None:
+        gone.append(negation)  # erfc(-u) = 1 - erf(-u) = 1 + erf(u)
+        source, sign = negation.input[0], -1
+    if not _is(scaled, 1 / sqrt(2), 0) or not _is(graph.affine(plus, node.output[0]), sign, 1):
+        return None
     factor, taken, last = 1.0, 0, plus
     while not (np.isclose(factor, 0.5) and taken == 1):
         reader = graph.only_reader(last.output[0])
@@ -45,7 +50,7 @@ def _last(graph: Graph, node: NodeProto, gone: list[NodeProto]) -> NodeProto | N
         factor, taken = factor * part[0], taken + part[1]
         gone.append(last)
         last = reader
-    return last
+    return source, last
 
 
 def _factor(graph: Graph, node: NodeProto, known: str, source: str, gone: list[NodeProto]) -> tuple[float, int] | None:

@@ -18,6 +18,7 @@ from edgemill.tf import keras
 
 # Stands for the batch size in computations of shapes: no real axis has this size by chance.
 BATCH_SIZE = 7919
+_MOVES = {"Squeeze", "Unsqueeze", "Transpose", "Reshape", "Flatten", "Identity", "Dropout", "Cast"}
 _AFFINE = {"Add", "Sub", "Mul", "Div"}
 
 Affine = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -195,6 +196,16 @@ class Graph:
         """The one node that reads a tensor; None if there are several or it is an output."""
         readers = self.readers.get(name, [])
         return readers[0] if len(readers) == 1 and name not in self.outputs else None
+
+    def is_last_use(self, name: str) -> bool:
+        """Whether the Keras tensor behind an ONNX tensor is read by one node only, whatever axes ONNX moved."""
+        tensor = self.values[name].tensor
+        while self.only_reader(name) is not None and (node := self.makers.get(name)) is not None:
+            source = node.input[0] if node.op_type in _MOVES else ""
+            if source not in self.values or self.values[source].tensor is not tensor:
+                return node.op_type not in _MOVES
+            name = source
+        return False
 
     def affine(self, node: NodeProto, source: str) -> Affine | None:
         """(scale, offset) if the node computes scale * source + offset with constants, else None."""

@@ -94,7 +94,9 @@ class Value:
         return packed.reshape(shape[1:])
 
     def as_onnx(self, values: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
-        """What the Keras tensor holds, in ONNX's order and shape."""
+        """What the Keras tensor holds, in ONNX's order and shape; as it is where that is another number of values."""
+        if values.size != np.prod(shape):
+            return values
         held = [axis for axis in self.axes if axis is not None]
         spare = [axis for axis in range(values.ndim) if axis not in held]
         return values.transpose(*held, *spare).reshape(shape)

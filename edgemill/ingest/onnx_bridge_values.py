@@ -12,6 +12,7 @@ from onnx import NodeProto, TensorProto, helper
 from edgemill.ingest.bridge_layers import CannotBridgeError, hard_sigmoid
 from edgemill.ingest.onnx_bridge_graph import BATCH_SIZE, Affine, Graph, attribute
 from edgemill.ingest.onnx_bridge_layout import Value, identity, product
+from edgemill.ingest.onnx_bridge_weights import scale_into
 
 Made = Value | tuple[Value, NodeProto]
 Unary = Callable[[Graph, NodeProto, str], Callable[[Any], Any]]
@@ -211,6 +212,11 @@ def _affine_layer(
     x = value.tensor
     channels = x.shape[-1]
     per_channel = all(item.size == 1 or item.shape[-1] == item.size == channels for item in (scale, offset))
+    source = next(item for item in node.input if item in graph.values)
+    if per_channel and not value.flat and graph.values[source].tensor is x and graph.is_last_use(source):
+        answer = scale_into(x._keras_history.layer, scale, offset)
+        if answer is not None:
+            return answer
     if scale.size == offset.size == 1 or not per_channel or not set(node.input) & graph.trained:
         return _scaling(graph, name, _plain(scale), _plain(offset))(x)
     # In the middle of a network it has weights, which follow the width of a student.

@@ -99,9 +99,10 @@ def _cropped(
     for axis, (k, s, size) in enumerate(zip(kernel, strides, sizes, strict=True)):
         reached = s * (size - 1) + k + more[axis]
         if wanted or auto.startswith("SAME"):
-            out = wanted[axis - count] if wanted else s * size
-            total = max(reached - out, 0)
-            begin = total // 2 if auto == "SAME_UPPER" else total - total // 2
+            total = max(reached - (wanted[axis - count] if wanted else s * size), 0)
+            begin, out = total // 2 if auto == "SAME_UPPER" else total - total // 2, reached - total
+            if wanted and out != wanted[axis - count]:
+                raise CannotBridgeError("its output goes beyond what its kernel reaches")
         else:
             begin, out = pads[axis], reached - pads[axis] - pads[axis + count]
         crops.append((begin, s * size + max(k - s, 0) - begin - out))
@@ -227,6 +228,36 @@ def _scaled(weight: Weight, bias: Weight | None, affine: Affine, axis: int) -> t
     if bias is not None or offset.any():
         bias = (0.0 if bias is None else bias) * scale + offset
     return (weight * scale.reshape(shape)).astype(np.float32), bias
+
+
+def scale_into(layer: Any, scale: Weight, offset: Weight) -> Any:
+    """A copy of a layer with weights, with a factor and an offset of each output channel worked in, and its answer.
+
+    None where the layer is of no kind that can do this.
+    """
+    kind = type(layer).__name__
+    if kind not in _KERNEL_SHAPES:
+        return None
+    kernel, *held = layer.get_weights()
+    bias = held[0] if held else np.zeros(())
+    copy = type(layer).from_config(layer.get_config() | {"use_bias": True})
+    factors = scale.reshape(_KERNEL_SHAPES[kind](kernel)) if scale.size > 1 else scale.reshape(())
+    channels = layer.output_shape[-1]
+    return _weighted(
+        copy, layer.input, kernel * factors, np.broadcast_to((bias * scale + offset).reshape(-1), (channels,))
+    )
+
+
+# How factors of the output channels are laid out to be multiplied with the kernel.
+_KERNEL_SHAPES: dict[str, Callable[[Weight], tuple[int, ...]]] = {
+    "Conv1D": lambda kernel: (-1,),
+    "Conv2D": lambda kernel: (-1,),
+    "Conv1DTranspose": lambda kernel: (-1, 1),
+    "Conv2DTranspose": lambda kernel: (-1, 1),
+    "Dense": lambda kernel: (-1,),
+    "DepthwiseConv1D": lambda kernel: tuple(kernel.shape[-2:]),
+    "DepthwiseConv2D": lambda kernel: tuple(kernel.shape[-2:]),
+}
 
 
 def _weighted(layer: Any, x: Any, *weights: Weight | None) -> Any:

@@ -45,7 +45,7 @@ def padding_of(
             if total is None:
                 raise CannotBridgeError("pads a free size")
             pair = (total - total // 2, total // 2)
-        if ceil and auto == "NOTSET":
+        if ceil and auto in ("NOTSET", "VALID"):
             pair = (pair[0], pair[1] + _ceiled(size, pair, reach, s))
         explicit.append(pair)
         same.append(total is not None and pair == (total // 2, total - total // 2))
