@@ -6,9 +6,9 @@ from pathlib import Path
 
 from edgemill.data import LOAD, LoadSettings, source_digest
 from edgemill.execute import Call
+from edgemill.functions import search_path
 from edgemill.recipe import Recipe
 from edgemill.store import StepRecord
-from edgemill.functions import search_path
 from tasks.run import perform
 
 

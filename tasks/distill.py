@@ -8,9 +8,9 @@ from edgemill.artifact import Artifact
 from edgemill.candidate import Model
 from edgemill.distill import DISTILL, DistillSettings
 from edgemill.execute import Call
+from edgemill.functions import function_identity, search_path
 from edgemill.recipe import Distill, Recipe
 from edgemill.store import StepRecord
-from edgemill.functions import function_identity, search_path
 from tasks.run import perform
 
 

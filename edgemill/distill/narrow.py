@@ -12,6 +12,7 @@ from edgemill.tf import keras, tf
 _MULTIPLE = 4
 # A fresh student sees few steps; with Keras' default of 0.99 its moving averages would lag behind.
 _MOMENTUM = 0.9
+_CONVOLUTIONS = ("Conv1D", "Conv2D", "DepthwiseConv2D")
 _WIDTH_KEY = {
     "Conv1D": "filters",
     "Conv1DTranspose": "filters",
@@ -59,7 +60,8 @@ def narrow(teacher: Any, width: float) -> Any:
 
     The layers that set the size of the output keep theirs, and so does everything that is added to
     or multiplied with them or with the input. Depthwise layers follow their input, reshapes and
-    group counts are adapted. Preprocessing layers keep their values.
+    group counts are adapted. Preprocessing layers keep their values. A teacher without any batch
+    normalization gets a student with one after each linear convolution.
 
     Args:
         teacher: functional or sequential tf_keras model, possibly with nested models.
@@ -68,7 +70,8 @@ def narrow(teacher: Any, width: float) -> Any:
     Raises:
         CheckpointError: the graph cannot be narrowed; the layer is named.
     """
-    student = _Narrowing(width).graph(teacher, [tensor.shape for tensor in teacher.inputs or ()], keep_output=True)
+    shapes = [tensor.shape for tensor in teacher.inputs or ()]
+    student = _Narrowing(width, teacher).graph(teacher, shapes, keep_output=True)
     if width < 1 and student.count_params() >= teacher.count_params():
         raise CheckpointError(
             "The model has no hidden layer that can be narrowed.",
@@ -93,9 +96,12 @@ def narrow(teacher: Any, width: float) -> Any:
 
 
 class _Narrowing:
-    def __init__(self, width: float) -> None:
+    def __init__(self, width: float, teacher: Any) -> None:
         self.width = width
         self.made: dict[int, Any] = {}
+        # A teacher from an exported graph has its normalization folded away; a fresh student trains badly without.
+        self.normalize = not any(isinstance(part, keras.layers.BatchNormalization) for part in teacher.submodules)
+        self.norms: dict[int, Any] = {}
 
     def graph(self, model: Any, shapes: list[Any], keep_output: bool) -> Any:
         """A model like `model` for inputs of the given shapes (batch first)."""
@@ -132,7 +138,16 @@ class _Narrowing:
             raise
         except Exception as error:  # Keras raises anything when shapes do not fit
             raise _refusal(layer, str(error).splitlines()[0]) from error
-        return outputs
+        return self._normalized(layer, outputs) if self.normalize and not keep else outputs
+
+    def _normalized(self, layer: Any, outputs: Any) -> Any:
+        if type(layer).__name__ not in _CONVOLUTIONS or layer.activation is not keras.activations.linear:
+            return outputs
+        norm = self.norms.get(id(layer))
+        if norm is None:
+            norm = keras.layers.BatchNormalization(momentum=_MOMENTUM, name=f"{layer.name}_norm")
+            self.norms[id(layer)] = norm
+        return norm(outputs)
 
     def _layer(self, layer: Any, given: list[Any], keep: bool) -> Any:
         if isinstance(layer, keras.Model):

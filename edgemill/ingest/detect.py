@@ -12,6 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from edgemill.errors import CheckpointError
+from edgemill.ingest.hdf5_probe import probe_hdf5
 from edgemill.ingest.wire import TruncatedError, looks_like_onnx
 
 ACCEPTED = (
@@ -211,24 +212,15 @@ def _hdf5(path: Path, head: bytes, size: int) -> Format:
     end = _hdf5_end(head)
     if end is not None and end > size:
         raise _refusal(path, "The HDF5 file is truncated.", f"{size} bytes of {end}", "copy or save it again")
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as file:
-            attributes = dict(file.attrs)
-            groups = sorted(file)
-    except Exception as error:  # h5py raises anything on damaged files
-        raise CheckpointError(
-            "The HDF5 file is damaged.", where=str(path), expected=ACCEPTED, got=str(error), remedy="save it again"
-        ) from error
-    if "model_config" not in attributes:
-        weights = any(name in groups for name in ("layers", "_layer_checkpoint_dependencies", "model_weights", "vars"))
-        weights = weights or "layer_names" in attributes
-        got = "weights without an architecture" if weights else f"HDF5 with {', '.join(groups[:6]) or 'nothing'} in it"
+    contents = probe_hdf5(path)
+    if "model_config" not in contents.attributes:
+        weights = {"layers", "_layer_checkpoint_dependencies", "model_weights", "vars"} & set(contents.groups)
+        if weights or "layer_names" in contents.attributes:
+            got = "weights without an architecture"
+        else:
+            got = f"HDF5 with {', '.join(contents.groups[:6]) or 'nothing'} in it"
         raise _refusal(path, "The HDF5 file holds no Keras model.", got, "save the model: model.save('model.keras')")
-    version = attributes.get("keras_version", b"2")
-    text = version.decode("utf-8", "replace") if isinstance(version, bytes) else str(version)
-    return Format.KERAS3_H5 if _major(text) >= 3 else Format.KERAS2_H5
+    return Format.KERAS3_H5 if _major(contents.keras_version or "2") >= 3 else Format.KERAS2_H5
 
 
 def _hdf5_end(head: bytes) -> int | None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 
 from edgemill.artifact import Signature
@@ -146,10 +147,19 @@ def _convert(concrete: Any, input_name: str, output_names: list[str]) -> onnx.Mo
                 opset=OPSET,
                 input_names=[source],
                 output_names=outputs,
+                custom_op_handlers={"Erfc": (_erfc, [])},
                 tensors_to_rename={source: input_name} | dict(zip(outputs, output_names, strict=True)),
             )
             model: onnx.ModelProto = optimizer.optimize_graph(converted).make_model("edgemill")
     return model
+
+
+def _erfc(ctx: Any, node: Any, name: str, args: Any) -> None:
+    """Erfc(x) = 1 - Erf(x): TensorFlow writes GELU with it, ONNX has only Erf."""
+    node.type, node.domain = "Erf", ""
+    one = ctx.make_const(f"{name}_one", np.array(1.0, np.float32)).output[0]
+    output = node.output[0]
+    ctx.insert_new_node_on_output("Sub", output, name=f"{name}_sub", inputs=[one, output])
 
 
 def _fixed(shape: tuple[int | None, ...], wanted: tuple[int, ...] | None, name: str) -> tuple[int | None, ...]:
