@@ -64,7 +64,13 @@ def deliver(delivery: Delivery, store: Store, tracking: Tracking) -> Summary:
     bundles = [folder / target.bundle for target in targets if target.bundle is not None]
     files = [folder / name for name in ("recipe.yaml", "report.html", "summary.json")]
     tracking.complete(summary, [*files, *bundles], _lineage(delivery), delivery.compiled, store)
-    tracking.tag({"edgemill.flow_run": str(flow_run.get_id())})
+    tracking.tag(
+        {
+            "edgemill.flow_run": str(flow_run.get_id()),
+            "edgemill.checkpoint": summary.checkpoint.digest,
+            "edgemill.data": summary.data.digest,
+        }
+    )
     _show(summary, tracking)
     return summary
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TypeVar, cast
 
 from prefect import get_run_logger, task
@@ -15,6 +16,7 @@ from edgemill.store import StepRecord, Store, state_folder
 from tasks.progress import Progress, publish
 
 T = TypeVar("T")
+_LOG_INTERVAL_S = 10.0
 
 # Two steps at a time keep two cores busy; measurements run alone in any case.
 _SLOTS = threading.Semaphore(2)
@@ -52,10 +54,16 @@ def perform(call: Call, subject: str) -> StepRecord:
 
 @task(cache_policy=NO_CACHE)
 def _run(call: Call, label: str) -> StepRecord:
-    def report(fraction: float | None, message: str) -> None:
-        publish(Progress(label, "running", fraction, message))
-
     logger = get_run_logger()
+    logged = time.monotonic()
+
+    def report(fraction: float | None, message: str) -> None:
+        nonlocal logged
+        publish(Progress(label, "running", fraction, message))
+        if message and time.monotonic() - logged > _LOG_INTERVAL_S:
+            logged = time.monotonic()
+            logger.info("%s%s", "" if fraction is None else f"{fraction:.0%} ", message)
+
     try:
         execution = execute(open_store(), call, report, _SLOTS)
     except EdgemillError as error:

@@ -11,6 +11,7 @@ import yaml
 from click.testing import CliRunner
 
 from edgemill.cli import main
+from tests.support.runs import optimize
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits" / "recipe.yaml"
 
@@ -101,20 +102,20 @@ def test_missing_data(tmp_path, state, recipe):
     assert "nowhere.npz" in refused(tmp_path, recipe)
 
 
-def test_a_tracking_server_that_does_not_answer(tmp_path, state, recipe, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    from edgemill.errors import ServiceError
-    from tasks.tracking import require_answer
-
-    with pytest.raises(ServiceError, match="does not answer") as caught:
-        require_answer()
-    assert "http://127.0.0.1:9" in str(caught.value)
-    assert caught.value.exit_code == 2
-
-
-def test_a_prefect_server_that_does_not_answer(tmp_path, state, recipe, monkeypatch):
-    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
-    assert "http://127.0.0.1:9/api" in refused(tmp_path, recipe)
+@pytest.mark.parametrize(
+    ("name", "variable", "address"),
+    [
+        ("MLflow", "MLFLOW_TRACKING_URI", "http://127.0.0.1:9"),
+        ("Prefect", "PREFECT_API_URL", "http://127.0.0.1:9/api"),
+    ],
+)
+def test_a_server_that_does_not_answer(state, name, variable, address):
+    finished = optimize(state, **{variable: address})
+    assert finished.code == 2, finished.log
+    assert f"{name}" in finished.log
+    assert address in finished.log
+    assert "finished steps stay in the store" in finished.log
+    assert "Traceback" not in finished.log
 
 
 def test_a_state_folder_that_cannot_be_written(tmp_path, recipe, monkeypatch):
