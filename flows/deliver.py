@@ -12,12 +12,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import yaml
-from edgemill.benchmark.host import fingerprint
 from prefect import get_run_logger
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.runtime import flow_run
 
 from edgemill.artifact import Artifact, canonical_json, digest_text
+from edgemill.benchmark.host import fingerprint
 from edgemill.bundle import Origin, write_bundle
 from edgemill.candidate import Model
 from edgemill.recipe import Recipe
@@ -63,14 +63,12 @@ def deliver(delivery: Delivery, store: Store, tracking: Tracking) -> Summary:
         raise storage_error(error, folder) from error
     bundles = [folder / target.bundle for target in targets if target.bundle is not None]
     files = [folder / name for name in ("recipe.yaml", "report.html", "summary.json")]
-    tracking.complete(summary, [*files, *bundles], _lineage(delivery), delivery.compiled, store)
-    tracking.tag(
-        {
-            "edgemill.flow_run": str(flow_run.get_id()),
-            "edgemill.checkpoint": summary.checkpoint.digest,
-            "edgemill.data": summary.data.digest,
-        }
-    )
+    tags = {
+        "edgemill.flow_run": str(flow_run.get_id()),
+        "edgemill.checkpoint": summary.checkpoint.digest,
+        "edgemill.data": summary.data.digest,
+    }
+    tracking.complete(summary, tags, [*files, *bundles], _lineage(delivery), delivery.compiled, store)
     _show(summary, tracking)
     return summary
 

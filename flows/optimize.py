@@ -108,13 +108,13 @@ def run_from_command_line(recipe: Recipe, out: Path | None, command: str) -> tup
     folder = output_folder(recipe, None if out is None else str(out))
     began = datetime.now(UTC)
     state = optimize(recipe, str(folder), command, return_state=True)
+    outcome = state.result(raise_on_failure=False)
+    if isinstance(outcome, EdgemillError):
+        raise outcome
     written = folder / "summary.json"
     if written.exists():
         summary = Summary.model_validate_json(written.read_bytes())
         if summary.finished >= began:
             return summary, folder
-    error = state.result(raise_on_failure=False)
-    if isinstance(error, EdgemillError):
-        raise error
-    cause = error if isinstance(error, BaseException) else None
-    raise InvariantError("The flow ended without a result.", got=f"{type(error).__name__}: {error}") from cause
+    cause = outcome if isinstance(outcome, BaseException) else None
+    raise InvariantError("The flow ended without a result.", got=f"{type(outcome).__name__}: {outcome}") from cause

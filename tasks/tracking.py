@@ -93,6 +93,7 @@ class Tracking:
     def complete(
         self,
         summary: Summary,
+        tags: Mapping[str, str],
         files: Iterable[Path],
         models: Iterable[Artifact],
         compiled: Mapping[str, Artifact],
@@ -101,6 +102,7 @@ class Tracking:
         """Write the result: parent run, a child run per variant, models with their parents, registered models.
 
         Args:
+            tags: of the parent run.
             files: files and folders to keep with the parent run (report, summary, bundles).
             models: every artifact of the chain before compilation.
             compiled: the file of every variant by digest.
@@ -130,15 +132,11 @@ class Tracking:
                     else:
                         self._client.log_artifact(self.run_id, str(file))
                 self._client.set_tag(self.run_id, RESULT, content)
-            self._client.set_tag(self.run_id, "edgemill.exit_code", str(summary.exit_code))
+            for name, value in {**tags, "edgemill.exit_code": str(summary.exit_code)}.items():
+                self._client.set_tag(self.run_id, name, value)
             self._client.set_terminated(self.run_id, "FINISHED")
         except (MlflowException, SQLAlchemyError, OSError) as error:
             raise _unreachable(os.environ["MLFLOW_TRACKING_URI"], error) from error
-
-    def tag(self, tags: Mapping[str, str]) -> None:
-        """Set tags of the parent run."""
-        for name, value in tags.items():
-            self._client.set_tag(self.run_id, name, value)
 
     def _tag(self, name: str) -> str | None:
         value: str | None = self._client.get_run(self.run_id).data.tags.get(name)
