@@ -59,7 +59,7 @@ class Checkpoint(Section):
     model_function: str | None = Field(
         None,
         pattern=FUNCTION,
-        description="python:module:function that builds the model; needed for a bare TensorFlow checkpoint",
+        description="python:module:function that builds the model, module beside the checkpoint; needed for a bare TensorFlow checkpoint",
     )
     tolerance: float = Field(
         1e-4,
@@ -198,7 +198,9 @@ class Student(Section):
     )
     family: Family | None = Field(None, description="built-in architecture instead of the checkpoint's own graph")
     function: str | None = Field(
-        None, pattern=FUNCTION, description="python:module:function(input_shape, outputs) that returns a tf_keras model"
+        None,
+        pattern=FUNCTION,
+        description="python:module:function(input_shape, outputs) that returns a tf_keras model; module beside the checkpoint",
     )
 
     @model_validator(mode="after")
