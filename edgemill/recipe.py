@@ -59,7 +59,7 @@ class Checkpoint(Section):
     model_function: str | None = Field(
         None,
         pattern=FUNCTION,
-        description="python:module:function, beside the checkpoint, that builds the model of a bare TensorFlow checkpoint",
+        description="python:module:function, beside the checkpoint, that builds the model of a TensorFlow checkpoint",
     )
     tolerance: float = Field(
         1e-4,
@@ -200,7 +200,7 @@ class Student(Section):
     function: str | None = Field(
         None,
         pattern=FUNCTION,
-        description="python:module:function(input_shape, outputs), beside the checkpoint, that returns a tf_keras model",
+        description="python:module:function(input_shape, outputs), beside the checkpoint, that gives a tf_keras model",
     )
 
     @model_validator(mode="after")
