@@ -23,6 +23,7 @@ from edgemill.errors import StoreError
 Report = Callable[[float | None, str], None]
 
 _POLL_S = 0.05
+_PATIENCE_S = 0.2  # two steps that pass the gate at the same moment have nothing to tell
 _REMIND_S = 10.0
 
 
@@ -80,7 +81,7 @@ def _acquire(path: Path, operation: int, report: Report) -> int:
     """Open and lock a file; closing the returned descriptor releases the lock."""
     descriptor = _open(path)
     started = time.monotonic()
-    told = 0.0
+    told = _PATIENCE_S
     try:
         while True:
             try:

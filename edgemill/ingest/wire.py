@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 # Field numbers of onnx.proto (ONNX IR version 3 to 13).
-_MODEL_IR_VERSION, _MODEL_GRAPH, _MODEL_FUNCTIONS = 1, 7, 25
+_MODEL_IR_VERSION, _MODEL_GRAPH, _MODEL_OPSET, _MODEL_FUNCTIONS = 1, 7, 8, 25
 _MODEL_FIELDS = {1: 0, 2: 2, 3: 2, 4: 2, 5: 0, 6: 2, 7: 2, 8: 2, 14: 2, 20: 2, 25: 2, 26: 2}
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_SPARSE = 1, 5, 15
 _NODE_ATTRIBUTE, _FUNCTION_NODE = 5, 7
@@ -31,7 +31,8 @@ def looks_like_onnx(path: Path) -> bool:
     """Whether a file is an ONNX model: every top-level field has a number and type of ModelProto.
 
     Raises:
-        TruncatedError: it begins as one, with an IR version, and then ends too early.
+        TruncatedError: it begins as one, with an IR version, and then ends too early. (IR version 3
+            and later, of 2017, must name an operator set, and it is written behind the graph.)
     """
     if path.stat().st_size < 4:
         return False
@@ -48,7 +49,9 @@ def looks_like_onnx(path: Path) -> bool:
             if _MODEL_IR_VERSION in seen:
                 raise
             return False
-        return _MODEL_IR_VERSION in seen and _MODEL_GRAPH in seen
+        if {_MODEL_IR_VERSION, _MODEL_GRAPH} <= seen and _MODEL_OPSET not in seen:
+            raise TruncatedError("the file ends before its operator set")
+        return {_MODEL_IR_VERSION, _MODEL_GRAPH} <= seen
 
 
 def external_locations(path: Path) -> list[str]:
