@@ -90,6 +90,12 @@ def range_text(interval: Interval) -> str:
     return f"{interval.lower:.3f}{NONE}{interval.upper:.3f}"
 
 
+def mixed_sources(target: TargetResult) -> bool:
+    """Whether times of several provenances stand in one table, so that each row must name its own (design rule 7)."""
+    sources = {variant.profile.source for variant in target.variants if variant.profile is not None}
+    return len(sources | ({target.baseline.profile.source} if target.baseline else set())) > 1
+
+
 def times_text(factor: float | None) -> str:
     """A factor with a multiplication sign."""
     return NONE if factor is None else f"{factor:.3g}\N{MULTIPLICATION SIGN}"

@@ -308,3 +308,15 @@ def test_two_defaults_are_refused(summary):
     chosen = target.selected_variant
     with pytest.raises(ValueError, match="more than one"):
         type(target).model_validate(target.model_dump() | {"variants": (chosen, chosen)})
+
+
+def test_each_row_names_its_source_only_where_sources_differ(summary):
+    target = summary.targets[0]
+    own = f'<span class="tag">{target.source}</span>'
+    plain = render_html(summary.model_copy(update={"targets": (target,)}))
+    chosen = target.selected_variant
+    other = chosen.model_copy(update={"profile": chosen.profile.model_copy(update={"source": "emulated:qemu"})})
+    variants = tuple(other if variant is chosen else variant for variant in target.variants)
+    mixed = render_html(summary.model_copy(update={"targets": (target.model_copy(update={"variants": variants}),)}))
+    assert mixed.count(own) > plain.count(own)
+    assert "emulated:qemu" in mixed
