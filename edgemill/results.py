@@ -11,7 +11,7 @@ from edgemill.artifact import Artifact
 from edgemill.candidate import FP32, Model, candidate_name
 from edgemill.errors import EdgemillError
 from edgemill.recipe import Budget, Scheme
-from edgemill.select import Measured, choose, gate_order, screen
+from edgemill.select import Measured, gate_order, outcome, screen
 from edgemill.store import StepRecord
 from edgemill.summary import Baseline, ChainStep, Interval, Profile, Status, TargetResult, VariantResult
 from edgemill.targets import Target
@@ -87,7 +87,7 @@ def judge(
         return TargetResult(
             target=target.name,
             title=target.title,
-            variants=tuple(_variant(attempt, None, Status.FAILED, _why(attempt)) for attempt in attempts),
+            variants=tuple(map(_ungated, attempts)),
             failure="no candidate could be measured",
         )
     baseline = _baseline_profile([attempt.measured for attempt in measured.values() if attempt.measured])
@@ -99,16 +99,16 @@ def judge(
         tested[name] = test(measured[name])
         return _gate(tested[name]).verdict
 
-    verdicts = run_in_sequence([item.name for item in gate_order(kept)], verdict_of, budget)
-    chosen = choose([item for item in kept if verdicts[item.name].passed])
+    order = gate_order(kept)
+    verdicts = run_in_sequence([item.name for item in order], verdict_of, budget)
+    chosen, _ = outcome(order, verdicts)
 
     def result_of(attempt: Attempt) -> VariantResult:
         name = attempt.name
         if name in dropped:
             return _variant(attempt, None, Status.DROPPED, dropped[name])
         if name not in verdicts:
-            status = Status.DROPPED if attempt.screened is not None else Status.FAILED
-            return _variant(attempt, None, status, _why(attempt))
+            return _ungated(attempt)
         verdict = verdicts[name]
         if verdict.passed:
             status = Status.SELECTED if chosen is not None and chosen.name == name else Status.PASSED
@@ -138,12 +138,11 @@ def _gate(record: StepRecord) -> GateFacts:
     return GateFacts.model_validate(record.facts)
 
 
-def _why(attempt: Attempt) -> str:
+def _ungated(attempt: Attempt) -> VariantResult:
     if attempt.failure is not None:
-        return str(attempt.failure).replace("\n  ", "; ")
-    if attempt.screened is not None:
-        return f"on validation data {_gate(attempt.screened).verdict.reason}"
-    return "it was not tried"
+        return _variant(attempt, None, Status.FAILED, str(attempt.failure).replace("\n  ", "; "))
+    assert attempt.screened is not None
+    return _variant(attempt, None, Status.DROPPED, f"on validation data {_gate(attempt.screened).verdict.reason}")
 
 
 def _profile(facts: Mapping[str, Any]) -> Profile:
