@@ -12,9 +12,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgemill.artifact import Artifact, Signature, size_of
+from edgemill.artifact import Signature
 from edgemill.errors import CheckpointError, EdgemillError, ToolchainError
-from edgemill.ingest.companions import checkpoint_files
 from edgemill.ingest.compare import Difference, probe, real_inputs, require_fit, worst
 from edgemill.ingest.count import Counts, count
 from edgemill.ingest.detect import Format, detect
@@ -64,36 +63,6 @@ def run(settings: Checkpoint, inputs: Mapping[str, InputFile], context: StepCont
         context.report(0.1, f"loading {form}")
         loaded = _load(source, form, settings, Path(work), context.seed)
         return _write(loaded, data, settings, context)
-
-
-def inspect_checkpoint(path: Path, trust: bool = False, model_function: str | None = None) -> dict[str, Any]:
-    """Facts of a checkpoint, found by ingesting it into a folder that is thrown away.
-
-    Args:
-        path: file, folder or TensorFlow checkpoint prefix.
-        trust: allow code stored in the checkpoint to run.
-        model_function: `python:module:function`, needed for a bare TensorFlow checkpoint.
-
-    Returns:
-        The facts of the step (JSON values), and `files`: bytes of every file that a run would get.
-
-    Raises:
-        CheckpointError: as `run`.
-    """
-    settings = Checkpoint(path=str(path), trust=trust, model_function=model_function)
-    with (
-        tempfile.TemporaryDirectory(prefix="edgemill-") as folder,
-        checkpoint_files(path, settings.max_bytes) as source,
-    ):
-        out, resume = Path(folder, "out"), Path(folder, "resume")
-        out.mkdir()
-        resume.mkdir()
-        artifact = Artifact(
-            digest="0" * 64, filename=source.name, kind="checkpoint", size_bytes=size_of(source), step="inspect"
-        )
-        context = StepContext(out=out, resume=resume, seed=0, report=lambda *_: None)
-        outputs = run(settings, {"checkpoint": InputFile(source, artifact)}, context)
-        return dict(outputs.facts) | {"files": {name: size_of(file.path) for name, file in outputs.files.items()}}
 
 
 def _load(path: Path, form: Format, settings: Checkpoint, work: Path, seed: int) -> Loaded:

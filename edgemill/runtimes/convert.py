@@ -95,3 +95,18 @@ def batches(x: NDArray[np.float32], size: int) -> Iterator[tuple[NDArray[np.floa
         if count < size:
             part = np.concatenate([part, np.repeat(part[-1:], size - count, axis=0)])
         yield part, count
+
+
+def check_rows(output: NDArray[np.generic], samples: int, path: Path) -> None:
+    """Refuse an output that does not have one row a sample.
+
+    Raises:
+        ToolchainError: with both sizes.
+    """
+    if output.shape[:1] != (samples,):
+        raise ToolchainError(
+            "The model's output does not have one row a sample.",
+            where=str(path),
+            expected=f"first dimension {samples}",
+            got=str(output.shape),
+        )

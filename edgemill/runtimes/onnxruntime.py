@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edgemill.artifact import Signature, TensorSpec
 from edgemill.errors import ToolchainError
 from edgemill.runtimes.base import LoadedModel, Runtime
-from edgemill.runtimes.convert import batches, check_samples, check_single_input, to_real, to_stored
+from edgemill.runtimes.convert import batches, check_rows, check_samples, check_single_input, to_real, to_stored
 
 QUANTIZATION_KEY = "edgemill.quantization"
 """Key in an ONNX file's metadata: JSON {tensor name: [scale, zero point]} of integer inputs and outputs.
@@ -110,13 +110,7 @@ class OnnxRuntimeModel:
             raise ToolchainError(
                 "onnxruntime failed to run the model.", where=str(self._path), got=_first_line(error)
             ) from error
-        if output.shape[:1] != stored.shape[:1]:
-            raise ToolchainError(
-                "The model's output does not have one row a sample.",
-                where=str(self._path),
-                expected=f"first dimension {len(stored)}",
-                got=str(output.shape),
-            )
+        check_rows(output, len(stored), self._path)
         return output
 
     def _read_signature(self) -> Signature:

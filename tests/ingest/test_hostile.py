@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgemill.errors import CheckpointError
-from edgemill.ingest.checkpoint import inspect_checkpoint
 from edgemill.ingest.export import keras_to_onnx
 from edgemill.ingest.keras3 import keras3
 from edgemill.tf import fresh, keras, tf
+from tests.support.ingest_here import ingest_here
 
 EXAMPLES = int(os.environ.get("EDGEMILL_HOSTILE_EXAMPLES", "12"))
 NAMES = ["m.h5", "m.keras", "k3.keras", "k3.h5", "m.onnx", "m.tflite", "saved_model"]
@@ -64,7 +64,7 @@ def damaged(source: Path, target: Path, change: Callable[[bytearray], None]) -> 
 def try_it(path: Path) -> bool:
     """Whether it loaded. Any other exception than a CheckpointError fails the test."""
     try:
-        facts = inspect_checkpoint(path)
+        facts = ingest_here(path)
     except CheckpointError:
         return False
     assert facts["relative_difference"] <= 1e-4
@@ -112,4 +112,4 @@ def test_graph_whose_answers_overflow(files: Path, tmp_path: Path) -> None:
             tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
     onnx.save(model, tmp_path / "m.onnx")
     with pytest.raises(CheckpointError, match="finite"):
-        inspect_checkpoint(tmp_path / "m.onnx")
+        ingest_here(tmp_path / "m.onnx")

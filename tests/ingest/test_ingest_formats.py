@@ -16,13 +16,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgemill.data import SplitName, write_dataset
 from edgemill.errors import CheckpointError, DataError, RecipeError
-from edgemill.ingest.checkpoint import inspect_checkpoint
 from edgemill.ingest.compare import difference, probe
 from edgemill.ingest.export import keras_to_onnx, save_keras
 from edgemill.ingest.graph import OPSET, OnnxFunction
 from edgemill.recipe import Preprocess
 from edgemill.step import Outputs
 from edgemill.tf import fresh, keras, tf
+from tests.support.ingest_here import ingest_here
 
 Ingest = Callable[..., Outputs]
 SHAPE = (10, 10, 2)
@@ -202,7 +202,7 @@ def test_shared_nested_model_stays_shared(tmp_path: Path, ingest: Ingest) -> Non
 
 
 def test_inspect_gives_facts_and_leaves_nothing(saved: Path) -> None:
-    facts = inspect_checkpoint(saved / "m.keras")
+    facts = ingest_here(saved / "m.keras")
     assert facts["format"] == "keras2-zip"
     assert facts["files"]["onnx"] > 800
     assert json.loads(json.dumps(facts)) == facts
