@@ -20,7 +20,7 @@ from edgemill.ingest.detect import Format, detect
 from edgemill.ingest.export import save_keras
 from edgemill.ingest.graph import OnnxFunction, ends_in_softmax
 from edgemill.ingest.keras2 import from_keras2, load_keras2
-from edgemill.ingest.loaded import Loaded
+from edgemill.ingest.loaded import Loaded, Unbridged
 from edgemill.ingest.onnx_bridge import bridge_onnx, differing
 from edgemill.ingest.onnx_file import load_onnx
 from edgemill.ingest.safety import require_size
@@ -149,9 +149,15 @@ def _write(loaded: Loaded, data: Path | None, settings: Checkpoint, context: Ste
 
 def _rebuild(loaded: Loaded, path: Path, batches: list[NDArray[np.float32]], tolerance: float) -> None:
     """Get a Keras 2 model from the ONNX graph; what cannot be rebuilt goes on inference-only."""
-    made = bridge_onnx(onnx.load(str(path)))
-    unbridged = made.unbridged or differing(made, path, batches, tolerance)
-    loaded.keras = None if unbridged else made.model
+    try:
+        made = bridge_onnx(onnx.load(str(path)))
+        unbridged = made.unbridged or differing(made, path, batches, tolerance)
+        loaded.keras = None if unbridged else made.model
+    except EdgemillError:
+        raise
+    except Exception as error:  # noqa: BLE001  (a graph that runs may still be odd enough to break a rebuild anywhere)
+        loaded.keras = None
+        unbridged = [Unbridged(layer=path.name, kind="graph", reason=f"{type(error).__name__}: {error}"[:500])]
     # A SavedModel's own reasons name layers that the user knows.
     if not unbridged or loaded.form is not Format.SAVED_MODEL:
         loaded.unbridged = unbridged

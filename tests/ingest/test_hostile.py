@@ -113,3 +113,15 @@ def test_graph_whose_answers_overflow(files: Path, tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "m.onnx")
     with pytest.raises(CheckpointError, match="finite"):
         ingest_here(tmp_path / "m.onnx")
+
+
+def test_a_node_name_that_is_no_text_is_read_for_inference_only(files: Path, tmp_path: Path) -> None:
+    model = onnx.load(files / "m.onnx")
+    model.graph.node[0].name = "place/holder/name"
+    content = model.SerializeToString().replace(b"place/holder/name", b"place/holder/nam\xe1")
+    (tmp_path / "m.onnx").write_bytes(content)
+    try:
+        facts = ingest_here(tmp_path / "m.onnx")
+    except CheckpointError:
+        return
+    assert facts["trainable"] or facts["unbridged"]
