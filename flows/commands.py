@@ -24,7 +24,7 @@ def optimize(recipe: Path, out: Path | None, overrides: tuple[str, ...], as_json
     Exit status: 0 every target has a passing variant; 3 some target has none; 2 bad input; 1 anything else.
     """
     from edgemill.recipe import load_recipe
-    from edgemill.recipe_check import check_recipe
+    from edgemill.recipe.check import check_recipe
     from edgemill.store import Store, state_folder
 
     parsed = load_recipe(recipe, overrides)

@@ -16,7 +16,7 @@ from edgemill.candidate import CHECKPOINT, Model
 from edgemill.errors import EdgemillError, InvariantError, ServiceError
 from edgemill.execute import release_workers
 from edgemill.recipe import Recipe, resolve_paths
-from edgemill.recipe_check import check_recipe
+from edgemill.recipe.check import check_recipe
 from edgemill.store import state_folder
 from edgemill.summary import Summary
 from flows.candidates import build_candidates

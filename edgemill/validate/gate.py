@@ -12,7 +12,9 @@ from edgemill.errors import DataError, QualityGateError
 from edgemill.recipe import Task
 from edgemill.step import InputFile, OutputFile, Outputs, StepContext
 from edgemill.validate import GateSettings
-from edgemill.validate.noninferiority import compare_binary, compare_real, failed
+from edgemill.validate.decide import failed
+from edgemill.validate.paired_mean import compare_real
+from edgemill.validate.paired_proportions import compare_binary
 from edgemill.validate.scores import count_non_finite, find_fault, flip_rate, score_samples
 from edgemill.validate.verdict import GateFacts, Verdict
 

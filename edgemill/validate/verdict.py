@@ -20,20 +20,32 @@ class Decision(StrEnum):
     """Neither is proven with the samples at hand."""
 
 
+class Bound(StrEnum):
+    """On which side of the margin an estimate must prove to be."""
+
+    BELOW = "below"
+    """The estimate is a loss: PASS iff `upper < margin`, FAIL iff `lower > margin`."""
+    ABOVE = "above"
+    """The estimate is a virtue with a floor: PASS iff `lower > margin`, FAIL iff `upper < margin`."""
+
+
 class Verdict(Frozen):
     """The numbers of one gate.
 
-    A drop is `score of the baseline - score of the variant`: positive is worse. `lower` and `upper`
-    are its one-sided confidence bounds, each holding on its own with probability `confidence`.
-    PASS iff `upper < margin`; FAIL iff `lower > margin`; otherwise INCONCLUSIVE.
+    `estimate` is a loss (a drop is `score of the baseline - score of the variant`: positive is worse)
+    unless `bound` says that it is a virtue with a floor. `lower` and `upper` are its one-sided
+    confidence bounds, each holding on its own with probability `confidence`. Neither side of the
+    margin proven: INCONCLUSIVE.
     """
 
     gate: str = Field(description="what was checked, e.g. accuracy")
     verdict: Decision
-    estimate: FiniteFloat | None = Field(default=None, description="observed drop; None where it could not be computed")
-    lower: FiniteFloat | None = Field(default=None, description="one-sided lower bound of the drop")
-    upper: FiniteFloat | None = Field(default=None, description="one-sided upper bound of the drop")
-    margin: FiniteFloat = Field(description="largest drop that is accepted")
+    estimate: FiniteFloat | None = Field(default=None, description="observed; None where it could not be computed")
+    lower: FiniteFloat | None = Field(default=None, description="one-sided lower bound of the estimate")
+    upper: FiniteFloat | None = Field(default=None, description="one-sided upper bound of the estimate")
+    margin: FiniteFloat = Field(description="largest loss, or smallest virtue, that is accepted")
+    bound: Bound = Bound.BELOW
+    unit: str = Field(default="", description="points (hundredths; the numbers are fractions), dB, nats, or empty")
     confidence: float = Field(gt=0.5, lt=1, description="one-sided confidence of each bound")
     n: int = Field(ge=0, description="paired samples")
     method: str = Field(description="statistical method, or `none` where no test was made")
@@ -51,7 +63,10 @@ class Verdict(Frozen):
 class GateFacts(Frozen):
     """Facts of `validate.gate` and `validate.screen`; read them with `GateFacts.model_validate(facts)`."""
 
-    verdict: Verdict
+    verdict: Verdict = Field(
+        description="of all checks together: the first that failed, else the first undecided, else the main one"
+    )
+    checks: tuple[Verdict, ...] = Field(default=(), description="every declared check, the main one first")
     accuracy: FiniteFloat | None = Field(default=None, description="score of the variant; None where it is broken")
     baseline_accuracy: FiniteFloat
     lost: int | None = Field(default=None, description="right in the baseline, wrong here; None for real-valued scores")

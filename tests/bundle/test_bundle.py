@@ -21,7 +21,8 @@ from edgemill.errors import InvariantError, StoreError
 from edgemill.recipe import Budget, Preprocess, Task
 from edgemill.summary import Profile, Status, TargetResult, VariantResult
 from edgemill.targets import load_target
-from edgemill.validate.noninferiority import compare_binary, failed
+from edgemill.validate.decide import failed
+from edgemill.validate.paired_proportions import compare_binary
 
 TARGET = load_target("x86-64-onnxruntime")
 BUDGET = Budget(max_accuracy_drop=0.01)

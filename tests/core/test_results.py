@@ -14,7 +14,7 @@ from edgemill.results import Attempt, Reference, judge
 from edgemill.store import StepRecord
 from edgemill.summary import Status
 from edgemill.targets import load_target
-from edgemill.validate.noninferiority import compare_binary
+from edgemill.validate.paired_proportions import compare_binary
 from edgemill.validate.verdict import GateFacts
 
 TARGET = load_target("x86-64-onnxruntime")

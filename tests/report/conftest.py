@@ -21,7 +21,8 @@ from edgemill.summary import (
     TargetResult,
     VariantResult,
 )
-from edgemill.validate.noninferiority import compare_binary, failed
+from edgemill.validate.decide import failed
+from edgemill.validate.paired_proportions import compare_binary
 from edgemill.validate.verdict import Verdict
 
 BUDGET = Budget(max_accuracy_drop=0.005, confidence=0.95)

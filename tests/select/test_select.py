@@ -12,7 +12,8 @@ from edgemill.recipe import Budget
 from edgemill.select import Measured, choose, gate_order, outcome, pareto_front, screen
 from edgemill.summary import Interval, Profile
 from edgemill.targets.spec import Limits
-from edgemill.validate.noninferiority import compare_binary, failed
+from edgemill.validate.decide import failed
+from edgemill.validate.paired_proportions import compare_binary
 
 BUDGET = Budget(max_accuracy_drop=0.01, confidence=0.95)
 

@@ -13,14 +13,11 @@ from scipy import stats
 
 from edgemill.errors import InvariantError
 from edgemill.recipe import Budget
-from edgemill.validate.noninferiority import (
-    BOOTSTRAP_BCA,
-    BOOTSTRAP_PERCENTILE,
-    MIN_BOOTSTRAP_SAMPLES,
+from edgemill.validate.decide import decide
+from edgemill.validate.paired_mean import BOOTSTRAP_BCA, BOOTSTRAP_PERCENTILE, MIN_BOOTSTRAP_SAMPLES, compare_real
+from edgemill.validate.paired_proportions import (
     TANGO,
     compare_binary,
-    compare_real,
-    decide,
     samples_needed_binary,
     tango_lower,
     tango_upper,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgemill.recipe import Budget
-from edgemill.validate.noninferiority import compare_binary
+from edgemill.validate.paired_proportions import compare_binary
 from edgemill.validate.sequence import run_in_sequence
 from edgemill.validate.verdict import Decision
 
