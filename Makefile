@@ -29,7 +29,8 @@ lint: setup
 	$(BIN)/lint-imports
 
 bench: setup          ## the quick form of every benchmark
-	$(BIN)/python -m benchmarks.qat_onnx --quick
+	for name in gate_calibration steady_ratio slow_causes calibration_memory arithmetic qat_onnx; do \
+	  $(BIN)/python -m benchmarks.$$name --quick || exit 1; done
 
 lock: $(UV)           ## resolve the dependencies anew
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \

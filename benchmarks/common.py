@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemill.artifact import Artifact, digest_path, size_of
+from edgemill.benchmark.blocks import time_block
+from edgemill.benchmark.cores import pinned
 from edgemill.benchmark.host import fingerprint
-from edgemill.benchmark.latency import pinned, time_block
 from edgemill.step import InputFile, StepContext, tool_versions
 
 _WARM_UP_BLOCKS = 5

@@ -10,6 +10,9 @@ from typing import Any
 import click
 
 from edgemill import __version__
+from edgemill.commands.gate import gate
+from edgemill.commands.sustain import sustain
+from edgemill.commands.sysroot import sysroot
 from edgemill.console import guarded, print_json
 
 
@@ -76,8 +79,17 @@ def doctor(as_json: bool) -> None:
         return
     _print_table([(name, version) for name, version in report["packages"].items()])
     click.echo()
+    _print_table([(name, version) for name, version in report["emulators"].items()])
+    _print_table([(f"sysroot {name}", text) for name, text in report["sysroots"].items()])
+    click.echo()
+    meters = report["energy_meters"] | {
+        name: f"not usable: {why}" for name, why in report["energy_meters_unusable"].items()
+    }
+    _print_table([(f"energy: {name}", text) for name, text in meters.items()])
+    click.echo()
     for name, lacks in report["targets"].items():
-        click.echo(f"{name}: {'ready' if not lacks else 'lacks ' + '; '.join(lacks)}")
+        state = "ready" if not lacks else "lacks " + "; ".join(lacks)
+        click.echo(f"{name}: {state} (answers {report['answers'][name]})")
 
 
 @main.command()
@@ -91,6 +103,10 @@ def lineage(subject: str, as_json: bool) -> None:
 
     chain = trace(Store(state_folder()), subject)
     print_json(chain.model_dump(mode="json")) if as_json else click.echo(render(chain))
+
+
+for command in (gate, sustain, sysroot):
+    main.add_command(command)
 
 
 def _print_table(rows: list[tuple[str, str]]) -> None:

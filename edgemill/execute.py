@@ -5,22 +5,19 @@ from __future__ import annotations
 import json
 import os
 import selectors
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import psutil
 from pydantic import BaseModel
 
 from edgemill.artifact import Artifact
 from edgemill.benchmark.slots import exclusive, shared
+from edgemill.children import Pool, Worker
 from edgemill.errors import EdgemillError, InvariantError, ToolchainError, error_from_dict
 from edgemill.step import Step, cache_key, tool_versions
 from edgemill.store import StepRecord, Store
@@ -28,8 +25,6 @@ from edgemill.store import StepRecord, Store
 Report = Callable[[float | None, str], None]
 
 _POLL_S = 0.5
-_IDLE_LIMIT_BYTES = 4 << 30
-_STEPS_PER_WORKER = 25
 
 
 @dataclass(frozen=True)
@@ -130,6 +125,7 @@ def _run(store: Store, call: Call, key: str, report: Report) -> StepRecord:
         tools=tool_versions(step.tools),
         seed=call.seed,
         extra=dict(call.extra or {}),
+        varies=step.varies,
         wall_s=round(time.monotonic() - started, 3),
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
@@ -140,103 +136,7 @@ def _run(store: Store, call: Call, key: str, report: Report) -> StepRecord:
 
 # -- child processes -----------------------------------------------------------------------------
 
-
-class _Worker:
-    """One child process and the pipe on which it reports."""
-
-    def __init__(self) -> None:
-        read, write = os.pipe()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "edgemill.worker", str(write)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            pass_fds=(write,),
-            env=os.environ
-            | {
-                "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *_inherited_path()]),
-                "TF_USE_LEGACY_KERAS": "1",  # whatever imports TensorFlow first, it gets Keras 2
-            },
-        )
-        os.close(write)
-        self.events = os.fdopen(read, "rb", buffering=0)
-        self.steps = 0
-
-    def send(self, job: Mapping[str, Any]) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(job).encode() + b"\n")
-        self.process.stdin.flush()
-
-    def resident_bytes(self) -> int:
-        try:
-            root = psutil.Process(self.process.pid)
-            return sum(child.memory_info().rss for child in (root, *root.children(recursive=True)))
-        except psutil.Error:
-            return 0
-
-    def kill(self) -> None:
-        try:
-            family = [*psutil.Process(self.process.pid).children(recursive=True)]
-        except psutil.Error:
-            family = []
-        self.process.kill()
-        for child in family:
-            with suppress(psutil.Error):
-                child.kill()
-        self.process.wait()
-        self.close()
-
-    def close(self) -> None:
-        """End the process in an orderly way: it leaves when its standard input closes."""
-        if self.process.stdin is not None:
-            with suppress(BrokenPipeError):
-                self.process.stdin.close()
-        self.events.close()
-
-
-def _inherited_path() -> list[str]:
-    return [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
-
-
-class _Pool:
-    """Idle workers by framework, so that imports are paid once and not per step.
-
-    A measurement gets a process of its own: what ran before must not colour its figures.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._idle: dict[str | None, list[_Worker]] = {}
-
-    def take(self, step: Step) -> _Worker:
-        idle = self._idle.setdefault(step.framework, [])
-        with self._lock:
-            while idle and not step.exclusive:
-                worker = idle.pop()
-                if worker.process.poll() is None:
-                    return worker
-                worker.close()
-        return _Worker()
-
-    def give_back(self, worker: _Worker, step: Step) -> None:
-        worker.steps += 1
-        worn = worker.steps >= _STEPS_PER_WORKER or worker.resident_bytes() > _IDLE_LIMIT_BYTES
-        if step.exclusive or worn:
-            worker.close()
-            worker.process.wait()
-            return
-        with self._lock:
-            self._idle[step.framework].append(worker)
-
-    def drain(self) -> None:
-        """Let every idle worker go."""
-        with self._lock:
-            for workers in self._idle.values():
-                while workers:
-                    workers.pop().close()
-
-
-_POOL = _Pool()
+_POOL = Pool()
 
 
 def release_workers() -> None:
@@ -271,7 +171,7 @@ def _converse(step: Step, job: Mapping[str, Any], report: Report) -> dict[str, A
     return answer
 
 
-def _listen(step: Step, worker: _Worker, report: Report, log: Path) -> dict[str, Any]:
+def _listen(step: Step, worker: Worker, report: Report, log: Path) -> dict[str, Any]:
     deadline = time.monotonic() + step.time_limit_s
     buffer = b""
     with selectors.DefaultSelector() as selector:
@@ -303,7 +203,7 @@ def _listen(step: Step, worker: _Worker, report: Report, log: Path) -> dict[str,
                 )
 
 
-def _death(step: Step, worker: _Worker, log: Path) -> EdgemillError:
+def _death(step: Step, worker: Worker, log: Path) -> EdgemillError:
     status = worker.process.wait()
     tail = log.read_text(errors="replace").strip().splitlines()[-5:] if log.exists() else []
     return ToolchainError(

@@ -10,8 +10,9 @@ from typing import Any
 from edgemill.artifact import Artifact
 from edgemill.candidate import FP32, Model, candidate_name
 from edgemill.errors import EdgemillError
+from edgemill.evidence import Arithmetic, BatchFigure, SlowCause
 from edgemill.recipe import Budget, Scheme
-from edgemill.select import Measured, gate_order, outcome, screen
+from edgemill.select import Measured, gate_order, is_telling, outcome, screen
 from edgemill.store import StepRecord
 from edgemill.summary import Baseline, ChainStep, Interval, Profile, Status, TargetResult, VariantResult
 from edgemill.targets import Target
@@ -27,6 +28,8 @@ class Attempt:
     Attributes:
         quantized: record of the quantize step; None where the model is compiled as it is.
         screened: comparison with the checkpoint on validation data.
+        explained: why it is not faster, from the runtime's profile.
+        arithmetic: in which arithmetic its answers are computed, and what was done for it.
         failure: why it went no further.
     """
 
@@ -37,6 +40,8 @@ class Attempt:
     compiled: StepRecord | None = None
     screened: StepRecord | None = None
     measured: StepRecord | None = None
+    explained: StepRecord | None = None
+    arithmetic: Arithmetic | None = None
     failure: EdgemillError | None = None
 
     @property
@@ -53,6 +58,14 @@ class Attempt:
     def file(self) -> Artifact | None:
         """The compiled file."""
         return None if self.compiled is None else self.compiled.outputs["model"]
+
+    @property
+    def worth_explaining(self) -> bool:
+        """Whether it was to be faster, in another number format than fp32, and is not, as far as times here tell."""
+        if self.scheme is None or self.measured is None:
+            return False
+        profile = _profile(self.measured.facts)
+        return is_telling(profile) and profile.speed != "faster"
 
     @property
     def worth_measuring(self) -> bool:
@@ -152,6 +165,17 @@ def _profile(facts: Mapping[str, Any]) -> Profile:
         source=facts["source"],
         latency_p50_ms=facts["latency_p50_ms"],
         latency_p95_ms=facts["latency_p95_ms"],
+        latency_p99_ms=facts["latency_p99_ms"],
+        rounds=facts["rounds_counted"],
+        stopped=facts["stopped"],
+        throughput_per_s=facts["throughput_per_s"],
+        cold_start_ms=facts["cold_start_ms"],
+        batches=tuple(BatchFigure.model_validate(item) for item in facts["batches"]),
+        transfer_bytes=facts["transfer_bytes"],
+        arena_bytes=facts["arena_bytes"],
+        energy_mj=facts.get("energy_mj"),
+        energy_source=facts.get("energy_source"),
+        energy_estimate_mj=facts.get("energy_estimate_mj"),
         latency_ratio=Interval(
             estimate=facts["ratio"],
             lower=facts["ratio_lower"],
@@ -173,6 +197,11 @@ def _baseline_profile(records: Sequence[StepRecord]) -> Profile:
         source=first["source"],
         latency_p50_ms=middle("baseline_p50_ms"),
         latency_p95_ms=middle("baseline_p95_ms"),
+        latency_p99_ms=middle("baseline_p99_ms"),
+        throughput_per_s=middle("baseline_throughput_per_s"),
+        cold_start_ms=middle("baseline_cold_start_ms"),
+        transfer_bytes=first["baseline_transfer_bytes"],
+        arena_bytes=first["baseline_arena_bytes"],
         peak_rss_bytes=int(middle("baseline_peak_rss_bytes")),
     )
 
@@ -185,6 +214,7 @@ def _measured(attempt: Attempt) -> Measured:
         name=attempt.name,
         profile=_profile(attempt.measured.facts),
         screen=screened.verdict,
+        drop_upper=screened.main.upper,
         score=screened.accuracy if screened.accuracy is not None else 0.0,
     )
 
@@ -201,15 +231,29 @@ def _variant(attempt: Attempt, facts: GateFacts | None, status: Status, reason: 
         signature=None if file is None else file.signature,
         profile=None if attempt.measured is None else _profile(attempt.measured.facts),
         validation_score=None if screened is None else screened.accuracy,
-        validation_drop=None if screened is None else screened.verdict.estimate,
-        validation_drop_upper=None if screened is None else screened.verdict.upper,
+        validation_drop=None if screened is None else screened.main.estimate,
+        validation_drop_upper=None if screened is None else screened.main.upper,
         accuracy=None if facts is None else facts.accuracy,
         verdict=None if facts is None else facts.verdict,
         lost=None if facts is None else facts.lost,
         won=None if facts is None else facts.won,
         flip_rate=None if facts is None else facts.flip_rate,
+        checks=() if facts is None else facts.checks,
+        groups=() if facts is None else facts.groups,
+        arithmetic=attempt.arithmetic,
+        slow_because=_causes(attempt),
         status=status,
         reason=reason,
+    )
+
+
+def _causes(attempt: Attempt) -> tuple[SlowCause, ...]:
+    if attempt.explained is None:
+        return ()
+    known = SlowCause.model_fields
+    return tuple(
+        SlowCause.model_validate({key: value for key, value in cause.items() if key in known})
+        for cause in attempt.explained.facts["causes"]
     )
 
 

@@ -17,6 +17,9 @@ from edgemill.validate.verdict import Decision, Verdict
 PROXY_RESOLUTION = 1.25
 """Times of another machine than the target that differ by less than this factor count as equal."""
 
+_LEANER = 0.97
+"""Peak resident sizes of two processes differ by up to 1 % by chance."""
+
 _MEASURED = frozenset({"measured", "simulated"})
 _PROXY = frozenset({"proxy"})
 
@@ -28,13 +31,15 @@ class Measured:
     Attributes:
         name: of the candidate; unique within the target.
         profile: its figures on the target.
-        screen: paired comparison with the baseline on validation data.
+        screen: paired comparison with the baseline on validation data, over all checks.
+        drop_upper: upper bound of the drop of the score there; None with too few samples.
         score: on validation data, higher is better.
     """
 
     name: str
     profile: Profile
     screen: Verdict
+    drop_upper: float | None
     score: float
 
 
@@ -156,10 +161,10 @@ def _over_limit(profile: Profile, limits: Limits) -> str | None:
 
 def _not_better(profile: Profile, baseline: Profile) -> str | None:
     ratio = profile.latency_ratio
-    faster = ratio is not None and ratio.upper < 1 and is_telling(profile)
+    faster = is_telling(profile) and profile.speed == "faster"
     smaller = profile.size_bytes < baseline.size_bytes or profile.compressed_bytes < baseline.compressed_bytes
     known = profile.peak_rss_bytes is not None and baseline.peak_rss_bytes is not None
-    leaner = known and (profile.peak_rss_bytes or 0) < (baseline.peak_rss_bytes or 0)
+    leaner = known and (profile.peak_rss_bytes or 0) < _LEANER * (baseline.peak_rss_bytes or 0)
     if faster or smaller or leaner:
         return None
     time = "no latency ratio" if ratio is None else f"{ratio.estimate:.3f} ({_range(ratio)}) of its time"
@@ -174,14 +179,14 @@ def _range(interval: Interval) -> str:
 def gate_order(variants: Sequence[Measured]) -> list[Measured]:
     """Order of the fixed sequence: safest first, by the upper bound of the drop on validation data.
 
-    Without a bound (too few validation samples) a variant comes last. On a tie the higher score,
-    then the smaller file, then the name decides.
+    Those that pass every check there come before all others. Without a bound (too few validation
+    samples) a variant comes last. On a tie the higher score, then the smaller file, then the name decides.
     """
 
-    def key(variant: Measured) -> tuple[float, float, int, str]:
-        upper = variant.screen.upper
+    def key(variant: Measured) -> tuple[bool, float, float, int, str]:
         return (
-            float("inf") if upper is None else upper,
+            not variant.screen.passed,
+            float("inf") if variant.drop_upper is None else variant.drop_upper,
             -variant.score,
             variant.profile.compressed_bytes,
             variant.name,

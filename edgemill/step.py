@@ -27,6 +27,7 @@ class Step:
         tools: distributions whose installed version is part of the cache key.
         framework: `tensorflow` when the body imports it (such steps share a warm worker).
         exclusive: measures time, so nothing else may run on the machine meanwhile.
+        varies: why two runs with equal inputs give other outputs; empty for a deterministic step.
         time_limit_s: hard limit; the child is killed after it.
         memory_limit_bytes: resident size above which the child is killed.
     """
@@ -37,8 +38,14 @@ class Step:
     tools: tuple[str, ...] = ()
     framework: str | None = None
     exclusive: bool = False
+    varies: str = ""
     time_limit_s: float = 4 * 3600.0
     memory_limit_bytes: int = 16 << 30
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether equal inputs, settings, seed and tools on one machine give equal outputs."""
+        return not self.varies
 
 
 @dataclass(frozen=True)

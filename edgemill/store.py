@@ -6,7 +6,7 @@ Layout of the state folder:
     work/<key>/                        scratch of a running or interrupted step
     locks/<key>                        so that two runs never do the same step at once
 Nothing is visible under its final name before it is whole: content and records are written beside
-it and renamed.
+it and renamed. What a kill leaves behind is used by the next run of the same step, or removed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,14 @@ from pydantic import Field, ValidationError
 
 from edgemill.artifact import Artifact, Frozen, Signature, digest_path, size_of
 from edgemill.errors import EdgemillError, InvariantError, StoreError
+from edgemill.files import locked, make_read_only, remove, sync, sync_folder, write_atomically
+
+__all__ = ["StepRecord", "Store", "busy", "state_folder", "storage_error", "write_atomically"]
 
 MINIMUM_FREE_BYTES = 256 << 20
+
+_PUTTING = "putting"
+_STAGING = "put-"
 
 
 class StepRecord(Frozen):
@@ -42,6 +48,7 @@ class StepRecord(Frozen):
     tools: dict[str, str]
     seed: int
     extra: dict[str, str]
+    varies: str = Field("", description="why another run gives other outputs; empty for a deterministic step")
     wall_s: float
     finished_at: str = Field(description="UTC, ISO 8601")
 
@@ -77,6 +84,7 @@ class Store:
                 (root / name).mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=root):
                 pass
+            self._tidy()
         except OSError as error:
             raise storage_error(error, root) from error
         free = shutil.disk_usage(root).free
@@ -139,23 +147,25 @@ class Store:
     def _publish(self, source: Path, artifact: Artifact) -> None:
         folder = self._object(artifact.digest)
         folder.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix="put-", dir=self.root / "work"))
-        try:
-            copy = staging / artifact.filename
-            if source.is_dir():
-                shutil.copytree(source, copy)
-            else:
-                shutil.copyfile(source, copy)
-            if digest_path(copy) != artifact.digest:
-                raise InvariantError("A file changed while it was stored.", where=str(source))
-            _sync(copy)
-            target = folder / artifact.filename
-            if target.exists():
-                _remove(target)
-            copy.replace(target)
-            _make_read_only(target)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+        with locked(self.root / "locks" / _PUTTING, fcntl.LOCK_SH):
+            staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=self.root / "work"))
+            try:
+                copy = staging / artifact.filename
+                if source.is_dir():
+                    shutil.copytree(source, copy)
+                else:
+                    shutil.copyfile(source, copy)
+                if digest_path(copy) != artifact.digest:
+                    raise InvariantError("A file changed while it was stored.", where=str(source))
+                sync(copy)
+                make_read_only(copy)
+                target = folder / artifact.filename
+                if target.exists():
+                    remove(target)
+                copy.replace(target)
+                sync_folder(folder)
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
 
     # -- step records ------------------------------------------------------------------------
 
@@ -196,9 +206,11 @@ class Store:
     def workspace(self, key: str) -> Path:
         """Scratch folder of a step; what an interrupted run left under `resume/` is still there."""
         folder = self.root / "work" / key
-        shutil.rmtree(folder / "out", ignore_errors=True)
-        (folder / "out").mkdir(parents=True)
-        (folder / "resume").mkdir(exist_ok=True)
+        folder.mkdir(exist_ok=True)
+        with busy(folder):
+            shutil.rmtree(folder / "out", ignore_errors=True)
+            (folder / "out").mkdir()
+            (folder / "resume").mkdir(exist_ok=True)
         return folder
 
     def discard_workspace(self, key: str) -> None:
@@ -208,43 +220,28 @@ class Store:
     @contextmanager
     def lock(self, key: str) -> Iterator[None]:
         """Hold a step: another process that wants the same one waits here."""
-        with (self.root / "locks" / key).open("w") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)
+        with locked(self.root / "locks" / key):
             yield
 
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that readers see the old content or the new, never a part."""
-    descriptor, name = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fchmod(stream.fileno(), 0o644)
-            os.fsync(stream.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    def _tidy(self) -> None:
+        """Remove what killed runs left in `work/` and nobody will ask for again."""
+        with suppress(BlockingIOError), locked(self.root / "locks" / _PUTTING, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            for staging in (self.root / "work").glob(f"{_STAGING}*"):
+                shutil.rmtree(staging, ignore_errors=True)
+        for folder in (self.root / "work").iterdir():
+            if self._record_path(folder.name).exists():  # killed between its record and its tidying up
+                with (
+                    suppress(BlockingIOError),
+                    locked(self.root / "locks" / folder.name, fcntl.LOCK_EX | fcntl.LOCK_NB),
+                ):
+                    self.discard_workspace(folder.name)
 
 
-def _files(path: Path) -> Iterator[Path]:
-    return (p for p in path.rglob("*") if p.is_file()) if path.is_dir() else iter((path,))
+@contextmanager
+def busy(work: Path) -> Iterator[None]:
+    """Have a step's scratch folder for oneself.
 
-
-def _sync(path: Path) -> None:
-    for file in _files(path):
-        with file.open("rb") as stream:
-            os.fsync(stream.fileno())
-
-
-def _make_read_only(path: Path) -> None:
-    for file in _files(path):
-        file.chmod(0o444)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
+    The child process of a killed run may live on for a moment; whoever does the step again waits for its end.
+    """
+    with locked(work / "busy"):
+        yield

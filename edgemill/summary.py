@@ -13,8 +13,10 @@ from typing import Any, Literal
 from pydantic import AwareDatetime, Field, FiniteFloat, NonNegativeInt, computed_field, model_validator
 
 from edgemill.artifact import Frozen, Signature
+from edgemill.benchmark.speed import SpeedVerdict, speed_verdict
+from edgemill.evidence import Arithmetic, BatchFigure, SlowCause, SustainedRun
 from edgemill.recipe import Budget, Task
-from edgemill.validate.verdict import Decision, Verdict
+from edgemill.validate.verdict import Decision, Group, Verdict
 
 DIGEST = r"^[0-9a-f]{64}$"
 EXIT_TARGET_WITHOUT_VARIANT = 3
@@ -63,15 +65,38 @@ class Profile(Frozen):
     """
 
     size_bytes: NonNegativeInt
-    compressed_bytes: NonNegativeInt = Field(description="after gzip -9: what an update transfers")
+    compressed_bytes: NonNegativeInt = Field(description="after gzip -9")
     source: str = Field(min_length=1, description="provenance of the times")
     latency_p50_ms: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     latency_p95_ms: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    latency_p99_ms: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     latency_ratio: Interval | None = Field(
         default=None, description="variant time / baseline time of the same interleaved run; below 1 is faster"
     )
+    rounds: NonNegativeInt | None = Field(default=None, description="interleaved rounds behind the ratio")
+    stopped: str | None = Field(default=None, description="precise, or time budget: why the run ended")
+    throughput_per_s: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="samples a second")
+    cold_start_ms: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="from the start of a process to its first answer"
+    )
+    batches: tuple[BatchFigure, ...] = Field(default=(), description="at further batch sizes")
+    transfer_bytes: NonNegativeInt | None = Field(default=None, description="after zstd -19: what an update transfers")
+    arena_bytes: NonNegativeInt | None = Field(default=None, description="working memory as the runtime counts it")
+    energy_mj: float | None = Field(
+        default=None, allow_inf_nan=False, description="millijoules of one inference above idle, measured only"
+    )
+    energy_source: str | None = Field(default=None, description="provenance of energy_mj, e.g. measured:rapl")
+    energy_estimate_mj: float | None = Field(
+        default=None, allow_inf_nan=False, description="the same from the target's power envelope; never a measurement"
+    )
     peak_rss_bytes: NonNegativeInt | None = Field(default=None, description="of a process that runs it")
     samples_digest: str | None = Field(default=None, pattern=DIGEST, description="artifact with the raw samples")
+
+    @property
+    def speed(self) -> SpeedVerdict | None:
+        """Whether it is faster than the baseline beyond noise; None where no ratio was measured."""
+        ratio = self.latency_ratio
+        return None if ratio is None else speed_verdict(ratio.estimate, ratio.lower, ratio.upper)
 
 
 class ChainStep(Frozen):
@@ -111,10 +136,14 @@ class VariantResult(_Result):
     validation_drop: FiniteFloat | None = None
     validation_drop_upper: FiniteFloat | None = None
     accuracy: FiniteFloat | None = Field(default=None, description="test score; None where the variant was never gated")
-    verdict: Verdict | None = Field(default=None, description="of the gate on test data")
+    verdict: Verdict | None = Field(default=None, description="of all checks on test data together")
     lost: NonNegativeInt | None = Field(default=None, description="test samples right in the baseline and wrong here")
     won: NonNegativeInt | None = Field(default=None, description="test samples wrong in the baseline and right here")
     flip_rate: FiniteFloat | None = Field(default=None, ge=0, le=1, description="share of samples with another answer")
+    checks: tuple[Verdict, ...] = Field(default=(), description="every declared check on test data, the main one first")
+    groups: tuple[Group, ...] = Field(default=(), description="classes and slices, each on its own")
+    arithmetic: Arithmetic | None = Field(default=None, description="in which its answers were computed")
+    slow_because: tuple[SlowCause, ...] = Field(default=(), description="where it is not faster than the baseline")
     status: Status
     reason: str = Field(default="", description="why, one sentence; never empty unless selected or passed")
 
@@ -122,6 +151,16 @@ class VariantResult(_Result):
     def passed(self) -> bool:
         """Whether it ships."""
         return self.status in (Status.SELECTED, Status.PASSED)
+
+    @property
+    def drop_check(self) -> Verdict | None:
+        """The check of the budget: its estimate is the drop of the score, whatever decided in the end."""
+        return self.checks[0] if self.checks else self.verdict
+
+    @property
+    def further_checks(self) -> bool:
+        """Whether checks beside the main one were declared."""
+        return len(self.checks) > 1
 
     @computed_field(description="the figures under the names that MLflow holds; absent where not measured")  # type: ignore[prop-decorator]
     @property
@@ -132,23 +171,28 @@ class VariantResult(_Result):
     @property
     def all_metrics(self) -> dict[str, float | None]:
         """The same names for every candidate and target; None where it was not measured."""
-        profile, verdict = self.profile, self.verdict
+        profile, drop = self.profile, self.drop_check
         ratio = profile.latency_ratio if profile else None
         values = {
             "accuracy": self.accuracy,
-            "accuracy_drop": verdict.estimate if verdict else None,
-            "accuracy_drop_upper": verdict.upper if verdict else None,
+            "accuracy_drop": drop.estimate if drop else None,
+            "accuracy_drop_upper": drop.upper if drop else None,
             "validation_score": self.validation_score,
             "flip_rate": self.flip_rate,
             "latency_p50_ms": profile.latency_p50_ms if profile else None,
             "latency_p95_ms": profile.latency_p95_ms if profile else None,
+            "latency_p99_ms": profile.latency_p99_ms if profile else None,
+            "throughput_per_s": profile.throughput_per_s if profile else None,
+            "cold_start_ms": profile.cold_start_ms if profile else None,
             "latency_ratio": ratio.estimate if ratio else None,
             "latency_ratio_upper": ratio.upper if ratio else None,
             "speedup": 1 / ratio.estimate if ratio and ratio.estimate > 0 else None,
             "size_bytes": profile.size_bytes if profile else None,
             "compressed_bytes": profile.compressed_bytes if profile else None,
+            "transfer_bytes": profile.transfer_bytes if profile else None,
             "peak_rss_bytes": profile.peak_rss_bytes if profile else None,
-            "gate_passed": float(verdict.passed) if verdict else None,
+            "energy_mj": profile.energy_mj if profile else None,
+            "gate_passed": float(self.verdict.passed) if self.verdict else None,
         }
         return {name: None if value is None else float(value) for name, value in values.items()}
 
@@ -162,6 +206,7 @@ class TargetResult(_Result):
     baseline: Baseline | None = None
     variants: tuple[VariantResult, ...] = ()
     failure: str | None = Field(default=None, description="why the target could not be tried at all")
+    sustained: SustainedRun | None = Field(default=None, description="long run of the default variant")
     bundle: str | None = Field(default=None, description="folder of the family bundle, relative to the output folder")
 
     @model_validator(mode="after")

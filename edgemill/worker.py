@@ -1,8 +1,8 @@
 """The child process in which step bodies run: `python -m edgemill.worker EVENTS_FD`.
 
 Reads one JSON job per line from standard input, writes one JSON event per line to the descriptor
-EVENTS_FD, and ends when standard input closes or its parent is gone. Whatever the body prints goes
-to the log file of the job.
+EVENTS_FD, and ends when standard input closes: between two jobs in order, in the middle of one at
+once, because then its parent was killed. Whatever the body prints goes to the log file of the job.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import errno
 import importlib
 import json
 import os
+import queue
 import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
@@ -22,16 +24,34 @@ from typing import Any, TextIO
 from edgemill.artifact import Artifact, Signature
 from edgemill.errors import EdgemillError, InvariantError
 from edgemill.step import InputFile, Outputs, StepContext
-from edgemill.store import storage_error
+from edgemill.store import busy, storage_error
 
 _PROGRESS_INTERVAL_S = 0.2
 
 
-def _leave_with_parent() -> None:
-    parent = os.getppid()
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os._exit(1)
+class _Jobs:
+    """The lines of standard input, read by a thread of its own that sees its end also during a job."""
+
+    def __init__(self) -> None:
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._busy = threading.Event()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        for line in sys.stdin:
+            self._busy.set()
+            self._lines.put(line)
+        if self._busy.is_set():
+            os._exit(1)
+        self._lines.put(None)
+
+    def __iter__(self) -> Iterator[str]:
+        while (line := self._lines.get()) is not None:
+            yield line
+
+    def done(self) -> None:
+        """The job that came last is answered."""
+        self._busy.clear()
 
 
 class _Events:
@@ -89,7 +109,8 @@ def _answer(job: dict[str, Any], events: _Events) -> dict[str, Any]:
     os.dup2(log, 2)
     os.close(log)
     try:
-        return _run(job, events)
+        with busy(Path(job["work"])):
+            return _run(job, events)
     except EdgemillError as error:
         traceback.print_exc()
         return {"event": "error", "error": error.to_dict()}
@@ -105,11 +126,13 @@ def _answer(job: dict[str, Any], events: _Events) -> dict[str, Any]:
 
 def main() -> None:
     """Serve jobs until standard input closes."""
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    jobs = _Jobs()
     with os.fdopen(int(sys.argv[1]), "w", encoding="utf-8") as stream:
         events = _Events(stream)
-        for line in sys.stdin:
-            events.send(_answer(json.loads(line), events))
+        for line in jobs:
+            answer = _answer(json.loads(line), events)
+            jobs.done()  # before the answer: once it is read, standard input may close
+            events.send(answer)
             sys.stdout.flush()
             sys.stderr.flush()
 

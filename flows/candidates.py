@@ -22,12 +22,11 @@ from edgemill.recipe import Distill, Prune, Recipe, Scheme
 from edgemill.results import Attempt
 from edgemill.store import StepRecord
 from edgemill.targets import load_target
-from tasks.compile import compile_model
+from flows.variant import Site, make_for_target
 from tasks.distill import distill
 from tasks.prune import prune
-from tasks.quantize import quantize
 from tasks.run import unvisited
-from tasks.validate import compare, predict
+from tasks.validate import predict
 
 
 @dataclass
@@ -38,24 +37,13 @@ class Built:
     attempts: list[Attempt] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class _Site:
-    """What all candidates of a run share while they are built."""
-
-    recipe: Recipe
-    checkpoint: Model
-    ingested: StepRecord
-    data: Artifact
-    on_validation: StepRecord
-
-
 def build_candidates(recipe: Recipe, checkpoint: Model, ingested: StepRecord, data: Artifact) -> Built:
     """Run the compressing stages, and beside them quantize, compile and screen every candidate.
 
     A failing step ends its own candidates only; they carry the reason.
     """
     on_validation = predict(checkpoint.files["onnx"], recipe, data, SplitName.VALIDATION, CHECKPOINT)
-    site = _Site(recipe, checkpoint, ingested, data, on_validation)
+    site = Site(recipe, checkpoint, ingested, data, on_validation)
     built = Built([checkpoint])
     running: list[PrefectFuture[Attempt]] = []
     for stage in _stages(recipe):
@@ -80,7 +68,7 @@ def _stages(recipe: Recipe) -> Iterator[Distill | Prune]:
         yield recipe.stages.prune
 
 
-def _extend(site: _Site, before: Model, stage: Distill | Prune) -> Model:
+def _extend(site: Site, before: Model, stage: Distill | Prune) -> Model:
     link = _link(stage)
     name = link.stage if before is site.checkpoint else f"{before.name}-{link.stage}"
     return Model(name=name, chain=(*before.chain, link), files={})
@@ -96,7 +84,7 @@ def _link(stage: Distill | Prune) -> Link:
     return Link(stage="prune", step="prune.sparsity", title=f"prune, {share}")
 
 
-def _train(site: _Site, stage: Distill | Prune, before: Model) -> StepRecord:
+def _train(site: Site, stage: Distill | Prune, before: Model) -> StepRecord:
     if isinstance(stage, Distill):
         return distill(site.recipe, stage, before, site.data)
     if "keras" in before.files:
@@ -111,7 +99,7 @@ def _train(site: _Site, stage: Distill | Prune, before: Model) -> StepRecord:
     )
 
 
-def _submit_variants(site: _Site, model: Model) -> list[PrefectFuture[Attempt]]:
+def _submit_variants(site: Site, model: Model) -> list[PrefectFuture[Attempt]]:
     schemes: list[Scheme | None] = list(site.recipe.stages.quantize.schemes)
     if model is not site.checkpoint:
         schemes.insert(0, None)
@@ -126,19 +114,15 @@ def _submit_variants(site: _Site, model: Model) -> list[PrefectFuture[Attempt]]:
 
 
 @task(name="candidate", task_run_name="{subject}", cache_policy=NO_CACHE)
-def _build(site: _Site, attempt: Attempt, subject: str) -> Attempt:
+def _build(site: Site, attempt: Attempt, subject: str) -> Attempt:
     """Quantize, compile, predict validation data and screen one candidate; a failure is part of the answer."""
-    model, target, scheme, recipe, data = attempt.model, attempt.target, attempt.scheme, site.recipe, site.data
-    route = backend_of(target).route(scheme, frozenset(model.files), target, recipe)
+    route = backend_of(attempt.target).route(
+        attempt.scheme, frozenset(attempt.model.files), attempt.target, site.recipe
+    )
     try:
         if isinstance(route, Refusal):
             raise ToolchainError(route.reason, where=subject, remedy=route.remedy)
-        given = {"data": data, "teacher": site.checkpoint.files["onnx"], **model.files}
-        attempt.quantized = quantize(route, given, recipe, attempt.name)
-        source = model.files[route.output] if attempt.quantized is None else attempt.quantized.outputs[route.output]
-        attempt.compiled = compile_model(source, target, scheme, data, subject)
-        predicted = predict(attempt.compiled.outputs["model"], recipe, data, SplitName.VALIDATION, subject)
-        attempt.screened = compare(predicted, site.on_validation, recipe, data, SplitName.VALIDATION, subject)
+        make_for_target(site, attempt, route)
     except EdgemillError as error:
         attempt.failure = error
     return attempt

@@ -20,6 +20,8 @@ from edgemill.artifact import Artifact, canonical_json, digest_text
 from edgemill.benchmark.host import fingerprint
 from edgemill.bundle import Origin, write_bundle
 from edgemill.candidate import Model
+from edgemill.ledger import FILE as STEPS
+from edgemill.ledger import Ledger
 from edgemill.recipe import Recipe
 from edgemill.report.html import render_html
 from edgemill.report.markdown import render_markdown
@@ -47,6 +49,7 @@ class Delivery:
     folder: Path
     command: str | None
     tally: Tally
+    ledger: Ledger
 
 
 def deliver(delivery: Delivery, store: Store, tracking: Tracking) -> Summary:
@@ -57,12 +60,13 @@ def deliver(delivery: Delivery, store: Store, tracking: Tracking) -> Summary:
         targets = tuple(_bundle(target, delivery, store) for target in delivery.targets)
         summary = _summary(delivery, targets, {"MLflow": tracking.link})
         write_atomically(folder / "recipe.yaml", _recipe_text(delivery.recipe))
+        write_atomically(folder / STEPS, delivery.ledger.text())
         write_atomically(folder / "report.html", render_html(summary))
         write_atomically(folder / "summary.json", summary.model_dump_json(indent=1))
     except OSError as error:
         raise storage_error(error, folder) from error
     bundles = [folder / target.bundle for target in targets if target.bundle is not None]
-    files = [folder / name for name in ("recipe.yaml", "report.html", "summary.json")]
+    files = [folder / name for name in ("recipe.yaml", STEPS, "report.html", "summary.json")]
     tags = {
         "edgemill.flow_run": str(flow_run.get_id()),
         "edgemill.checkpoint": summary.checkpoint.digest,

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
+from typing import Any
 
 from edgemill.artifact import Artifact
+from edgemill.benchmark.sustained_series import load_series
 from edgemill.candidate import CHECKPOINT, Model
 from edgemill.data import SplitName
-from edgemill.errors import EdgemillError
+from edgemill.emulate.machine import how_executed
+from edgemill.errors import EdgemillError, ToolchainError
+from edgemill.evidence import Span, SustainedRun
 from edgemill.recipe import Recipe
 from edgemill.results import Attempt, Reference, judge
 from edgemill.store import StepRecord
 from edgemill.summary import TargetResult
 from edgemill.targets import load_target
-from tasks.benchmark import benchmark
+from tasks.benchmark import benchmark, explain, sustain
+from tasks.run import open_store
 from tasks.validate import compare, predict
+
+_PICTURE_POINTS = 240
 
 
 def measure_and_judge(
@@ -30,7 +38,7 @@ def measure_and_judge(
 
     def test(attempt: Attempt) -> StepRecord:
         assert attempt.file is not None
-        answers = predict(attempt.file, recipe, data, SplitName.TEST, attempt.subject)
+        answers = predict(attempt.file, recipe, data, SplitName.TEST, attempt.subject, how_executed(attempt.target))
         return compare(answers, baseline_on(SplitName.TEST), recipe, data, SplitName.TEST, attempt.subject)
 
     for attempt in attempts:
@@ -39,12 +47,17 @@ def measure_and_judge(
                 attempt.measured = benchmark(attempt.file, onnx, attempt.target, recipe, data, attempt.subject)
             except EdgemillError as error:
                 attempt.failure = error
+                continue
+            if attempt.worth_explaining:
+                # an odd profile leaves the variant without an explanation, nothing worse
+                with suppress(ToolchainError):
+                    attempt.explained = explain(attempt.file, onnx, recipe, data, attempt.subject)
     reference = Reference(
         checkpoint,
         baseline_on(SplitName.VALIDATION).facts.get("score"),
         lambda: baseline_on(SplitName.TEST).facts.get("score"),
     )
-    return [
+    results = [
         judge(
             target,
             [attempt for attempt in attempts if attempt.target.name == target.name],
@@ -54,3 +67,24 @@ def measure_and_judge(
         )
         for target in map(load_target, recipe.targets)
     ]
+    return [_with_sustained(result, attempts, recipe, data) for result in results]
+
+
+def _with_sustained(result: TargetResult, attempts: Sequence[Attempt], recipe: Recipe, data: Artifact) -> TargetResult:
+    """The result with a long run of its default, where the recipe asks for one."""
+    rule, chosen = recipe.benchmark.sustained, result.selected_variant
+    if rule is None or chosen is None:
+        return result
+    attempt = next(item for item in attempts if item.target.name == result.target and item.name == chosen.candidate)
+    assert attempt.file is not None
+    record = sustain(attempt.file, rule, attempt.target, recipe, data, attempt.subject)
+    known = {name: record.facts[name] for name in SustainedRun.model_fields if name in record.facts}
+    known |= {name: _span(record.facts[name]) for name in ("first_minute", "steady_state")}
+    series = record.outputs["series"]
+    columns = load_series(open_store().path(series)).thinned(_PICTURE_POINTS)
+    run = SustainedRun.model_validate(known | {"series": series.digest, "columns": columns})
+    return result.model_copy(update={"sustained": run})
+
+
+def _span(facts: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return None if facts is None else {name: facts[name] for name in Span.model_fields if name in facts}

@@ -15,6 +15,8 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from edgemill.candidate import CHECKPOINT, Model
 from edgemill.errors import EdgemillError, InvariantError, ServiceError
 from edgemill.execute import release_workers
+from edgemill.guard import watch
+from edgemill.ledger import Ledger
 from edgemill.recipe import Recipe, resolve_paths
 from edgemill.recipe.check import check_recipe
 from edgemill.store import state_folder
@@ -26,7 +28,7 @@ from tasks.data import load_data
 from tasks.environment import answers
 from tasks.ingest import ingest
 from tasks.progress import Tally, listening
-from tasks.run import open_store
+from tasks.run import noting, open_store
 from tasks.tracking import Tracking, identity_of, require_answer
 
 # waiting candidates cost nothing: how many steps run at once is limited in tasks.run
@@ -43,9 +45,9 @@ def optimize(recipe: Recipe, out: str | None = None, command: str | None = None)
         out: folder for report, summary and bundles; a folder below the state folder if left out.
         command: what to run to do the same again; derived if left out.
     """
-    tally = Tally()
-    with listening(tally.count):
-        summary = _optimize(recipe, out, command, tally)
+    tally, ledger = Tally(), Ledger()
+    with listening(tally.count), noting(ledger):
+        summary = _optimize(recipe, out, command, tally, ledger)
     result = summary.model_dump(mode="json")
     if summary.exit_code == 0:
         return Completed(data=result, message="every target has a passing variant")
@@ -53,7 +55,7 @@ def optimize(recipe: Recipe, out: str | None = None, command: str | None = None)
     return Failed(data=result, message=f"no passing variant for {lacking}; the report says why")
 
 
-def _optimize(recipe: Recipe, out: str | None, command: str | None, tally: Tally) -> Summary:
+def _optimize(recipe: Recipe, out: str | None, command: str | None, tally: Tally, ledger: Ledger) -> Summary:
     started = datetime.now(UTC)
     recipe = resolve_paths(recipe, Path.cwd())
     check_recipe(recipe)
@@ -77,6 +79,7 @@ def _optimize(recipe: Recipe, out: str | None, command: str | None, tally: Tally
             folder=output_folder(recipe, out),
             command=command,
             tally=tally,
+            ledger=ledger,
         )
         return deliver(delivery, open_store(), tracking)
     except BaseException:
@@ -106,6 +109,7 @@ def run_from_command_line(recipe: Recipe, out: Path | None, command: str) -> tup
             remedy="start it (`make up`), or unset PREFECT_API_URL; finished steps stay in the store",
         )
     folder = output_folder(recipe, None if out is None else str(out))
+    watch()  # Prefect starts a server of its own, which must not outlive us
     began = datetime.now(UTC)
     state = optimize(recipe, str(folder), command, return_state=True)
     outcome = state.result(raise_on_failure=False)

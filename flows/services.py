@@ -15,7 +15,10 @@ from pathlib import Path
 import click
 
 from edgemill.errors import ServiceError
+from edgemill.guard import watch
 from edgemill.store import state_folder, write_atomically
+from flows.leftovers import end_left_runs
+from tasks.database import ensure_database
 from tasks.environment import SERVICES, answers, artifact_root, prepare, tracking_database
 
 POOL = "edgemill"
@@ -40,6 +43,8 @@ def serve(prefect_port: int, mlflow_port: int) -> None:
             )
     database = tracking_database(state)
     prepare()
+    ensure_database(database)
+    watch()  # the servers must not outlive us, whatever ends us
     environment = os.environ | {
         "PREFECT_API_URL": f"{addresses['prefect']}/api",
         "MLFLOW_TRACKING_URI": addresses["mlflow"],
@@ -62,6 +67,8 @@ def serve(prefect_port: int, mlflow_port: int) -> None:
         }
         for name, process in processes.items():
             _wait_for(name, process, addresses[name], logs / f"{name}.log")
+        if left := end_left_runs(f"{addresses['prefect']}/api"):
+            click.echo(f"{left} flow run(s) of a killed worker marked as crashed")
         _deploy(environment, logs / "deploy.log")
         worker = ["prefect", "worker", "start", "--pool", POOL, "--type", "process"]
         processes["worker"] = running.enter_context(_process(worker, logs / "worker.log", environment))

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from edgemill.artifact import Artifact
-from edgemill.benchmark import BENCHMARK, BenchmarkSettings
+from edgemill.benchmark import (
+    BENCHMARK,
+    CAUSES,
+    SUSTAINED,
+    BenchmarkSettings,
+    CausesSettings,
+    SustainedSettings,
+)
 from edgemill.benchmark.host import fingerprint_digest
 from edgemill.execute import Call
-from edgemill.recipe import Recipe
+from edgemill.recipe import Recipe, Sustained
 from edgemill.store import StepRecord
 from edgemill.targets import Target
 from tasks.run import perform
@@ -20,6 +27,34 @@ def benchmark(
         BENCHMARK,
         BenchmarkSettings(benchmark=recipe.benchmark, target=target),
         {"variant": variant, "baseline": baseline, "data": data},
+        seed=recipe.seed,
+        extra={"host": fingerprint_digest()},
+    )
+    return perform(call, subject)
+
+
+def explain(variant: Artifact, baseline: Artifact, recipe: Recipe, data: Artifact, subject: str) -> StepRecord:
+    """Why a variant is not faster, from the runtime's own profile."""
+    call = Call(
+        CAUSES,
+        CausesSettings(threads=recipe.benchmark.threads, batch=recipe.benchmark.batch),
+        {"variant": variant, "baseline": baseline, "data": data},
+        seed=recipe.seed,
+        extra={"host": fingerprint_digest()},
+    )
+    return perform(call, subject)
+
+
+def sustain(
+    variant: Artifact, rule: Sustained, target: Target, recipe: Recipe, data: Artifact, subject: str
+) -> StepRecord:
+    """A long run: heat, throttling and energy."""
+    call = Call(
+        SUSTAINED,
+        SustainedSettings(
+            minutes=rule.minutes, threads=recipe.benchmark.threads, batch=recipe.benchmark.batch, target=target
+        ),
+        {"variant": variant, "data": data},
         seed=recipe.seed,
         extra={"host": fingerprint_digest()},
     )

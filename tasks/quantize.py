@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from edgemill.artifact import Artifact
 from edgemill.compile.backend import Route
 from edgemill.execute import Call
+from edgemill.quantize import UNSIGNED_WEIGHTS, UnsignedSettings
 from edgemill.recipe import Recipe
 from edgemill.store import StepRecord
 from tasks.run import perform
@@ -22,3 +23,8 @@ def quantize(route: Route, given: Mapping[str, Artifact], recipe: Recipe, subjec
         return None
     inputs = {name: given[form] for name, form in route.inputs.items()}
     return perform(Call(route.step, route.settings, inputs, seed=recipe.seed), subject)
+
+
+def unsigned_weights(model: Artifact, recipe: Recipe, subject: str) -> StepRecord:
+    """The same numbers with uint8 weights, for CPUs whose uint8 x int8 products saturate."""
+    return perform(Call(UNSIGNED_WEIGHTS, UnsignedSettings(), {"onnx": model}, seed=recipe.seed), subject)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeVar, cast
 
 from prefect import get_run_logger, task
@@ -12,6 +14,7 @@ from prefect.utilities.annotations import quote
 
 from edgemill.errors import EdgemillError
 from edgemill.execute import Call, execute
+from edgemill.ledger import Ledger
 from edgemill.store import StepRecord, Store, state_folder
 from tasks.progress import Progress, publish
 
@@ -20,6 +23,17 @@ _LOG_INTERVAL_S = 10.0
 
 # Two steps at a time keep two cores busy; measurements run alone in any case.
 _SLOTS = threading.Semaphore(2)
+_LEDGERS: list[Ledger] = []
+
+
+@contextmanager
+def noting(ledger: Ledger) -> Iterator[None]:
+    """Note every step of a run in a ledger while the context lasts."""
+    _LEDGERS.append(ledger)
+    try:
+        yield
+    finally:
+        _LEDGERS.remove(ledger)
 
 
 def open_store() -> Store:
@@ -46,10 +60,14 @@ def perform(call: Call, subject: str) -> StepRecord:
         EdgemillError: whatever the step raised.
     """
     label = f"{call.step.name} {subject}"
-    if (record := open_store().record(call.key)) is not None:
+    record = open_store().record(call.key)
+    if record is not None:
         publish(Progress(label, "cached", 1.0))
-        return record
-    return _run.with_options(name=call.step.name, task_run_name=label)(unvisited(call), label)
+    else:
+        record = _run.with_options(name=call.step.name, task_run_name=label)(unvisited(call), label)
+    for ledger in tuple(_LEDGERS):
+        ledger.note(label, record)
+    return record
 
 
 @task(cache_policy=NO_CACHE)

@@ -1,7 +1,8 @@
 """All writes to MLflow: one experiment per model name, one parent run per result, one child per variant.
 
 A run is found again by its identity (recipe, checkpoint, data, tools, machine), so that running
-again, or after a kill, completes the same MLflow run and never doubles it.
+again, or after a kill, completes the same MLflow run and never doubles it. Two runs of the same
+result at the same time write it one after the other.
 """
 
 from __future__ import annotations
@@ -9,22 +10,24 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlparse
 
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModelStatus, Metric, Param
+from mlflow.entities import LoggedModel, LoggedModelStatus, Metric, Param
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from edgemill.artifact import Artifact, canonical_json, digest_text
 from edgemill.benchmark.host import fingerprint_digest
 from edgemill.errors import ServiceError
+from edgemill.files import locked
 from edgemill.recipe import Recipe
 from edgemill.step import tool_versions
 from edgemill.store import StepRecord, Store, state_folder
 from edgemill.summary import Status, Summary, VariantResult
+from tasks.database import ensure_database
 from tasks.environment import answers, artifact_root
 
 IDENTITY = "edgemill.identity"
@@ -33,14 +36,16 @@ PARENTS = "edgemill.parents"
 RESULT = "edgemill.result"
 
 _ANSWER_TIMEOUT_S = 5.0
+_PAGE = 1000
 
 
 class Tracking:
     """One parent run in MLflow, by explicit id (the fluent state is per thread and not used)."""
 
-    def __init__(self, client: MlflowClient, experiment: str, run_id: str) -> None:
+    def __init__(self, client: MlflowClient, experiment: str, run_id: str, lock: Path) -> None:
         self._client = client
         self._experiment = experiment
+        self._lock = lock
         self.run_id = run_id
 
     @classmethod
@@ -54,26 +59,25 @@ class Tracking:
             ServiceError: MLflow does not answer.
         """
         address = os.environ["MLFLOW_TRACKING_URI"]
+        digest = digest_text(canonical_json(identity))
+        lock = state_folder() / "locks" / f"mlflow-{digest}"
         try:
+            ensure_database(address)
             client = MlflowClient()
-            location = f"{artifact_root(state_folder())}/{recipe.name}"
-            found = client.get_experiment_by_name(recipe.name)
-            remote = urlparse(address).scheme in ("http", "https") and not _is_local(address)
-            experiment = (
-                found.experiment_id
-                if found is not None
-                else client.create_experiment(recipe.name, artifact_location=None if remote else location)
-            )
-            digest = digest_text(canonical_json(identity))
-            runs = client.search_runs([experiment], f"tags.`{IDENTITY}` = '{digest}'", max_results=1)
-            if runs:
-                client.update_run(runs[0].info.run_id, status="RUNNING")
-                return cls(client, experiment, runs[0].info.run_id)
-            run = client.create_run(experiment, run_name=recipe.name, tags={IDENTITY: digest})
-            client.log_dict(run.info.run_id, recipe.model_dump(mode="json"), "recipe.json")
+            with locked(lock):
+                experiment = _experiment(client, recipe.name, address)
+                runs = client.search_runs([experiment], f"tags.`{IDENTITY}` = '{digest}'", max_results=1)
+                if runs:
+                    run_id = str(runs[0].info.run_id)
+                    client.update_run(run_id, status="RUNNING")
+                else:
+                    run_id = str(
+                        client.create_run(experiment, run_name=recipe.name, tags={IDENTITY: digest}).info.run_id
+                    )
+                client.log_dict(run_id, recipe.model_dump(mode="json"), "recipe.json")
         except (MlflowException, SQLAlchemyError, OSError) as error:
             raise _unreachable(address, error) from error
-        return cls(client, experiment, run.info.run_id)
+        return cls(client, experiment, run_id, lock)
 
     @property
     def link(self) -> str:
@@ -111,32 +115,61 @@ class Tracking:
             ServiceError: MLflow does not answer; nothing is lost, the next run writes it.
         """
         try:
-            children = self._children()
-            known = self._known_models()
-            for artifact in models:
-                if artifact.digest not in known:
-                    self._log_model(summary.name, artifact, self.run_id)
-            for target in summary.targets:
-                for variant in target.variants:
-                    name = f"{variant.target}/{variant.candidate}"
-                    result = digest_text(variant.model_dump_json())
-                    known_id, known_result = children.get(name, ("", ""))
-                    if known_result != result:
-                        if known_id:  # a kill left it unfinished, or it was measured anew
-                            self._client.delete_run(known_id)
-                        self._log_variant(name, result, variant, summary, compiled, store)
-            if self._tag(RESULT) != (content := _content_digest(summary)):
-                for file in files:
-                    if file.is_dir():
-                        self._client.log_artifacts(self.run_id, str(file), f"bundles/{file.name}")
-                    else:
-                        self._client.log_artifact(self.run_id, str(file))
-                self._client.set_tag(self.run_id, RESULT, content)
-            for name, value in {**tags, "edgemill.exit_code": str(summary.exit_code)}.items():
-                self._client.set_tag(self.run_id, name, value)
-            self._client.set_terminated(self.run_id, "FINISHED")
+            with locked(self._lock):
+                known = self._models()
+                self._log_chain(summary.name, models, known)
+                self._log_variants(summary, compiled, store, known)
+                if self._tag(RESULT) != (content := _content_digest(summary)):
+                    for file in files:
+                        if file.is_dir():
+                            self._client.log_artifacts(self.run_id, str(file), f"bundles/{file.name}")
+                        else:
+                            self._client.log_artifact(self.run_id, str(file))
+                    self._client.set_tag(self.run_id, RESULT, content)
+                for name, value in {**tags, "edgemill.exit_code": str(summary.exit_code)}.items():
+                    self._client.set_tag(self.run_id, name, value)
+                self._client.set_terminated(self.run_id, "FINISHED")
         except (MlflowException, SQLAlchemyError, OSError) as error:
             raise _unreachable(os.environ["MLFLOW_TRACKING_URI"], error) from error
+
+    def _log_chain(self, name: str, artifacts: Iterable[Artifact], known: Sequence[LoggedModel]) -> None:
+        """Every model before compilation, once an experiment."""
+        ready = {model.tags.get(DIGEST, "") for model in known if model.status == LoggedModelStatus.READY}
+        pending = {model.tags.get(DIGEST, ""): model for model in known if model.status != LoggedModelStatus.READY}
+        for digest, artifact in {artifact.digest: artifact for artifact in artifacts}.items():
+            if digest in pending:  # a kill came between its two writes
+                self._client.finalize_logged_model(pending[digest].model_id, LoggedModelStatus.READY)
+            elif digest not in ready:
+                self._log_model(name, artifact, self.run_id)
+
+    def _log_variants(
+        self, summary: Summary, compiled: Mapping[str, Artifact], store: Store, known: Sequence[LoggedModel]
+    ) -> None:
+        """A child run for every variant; one that a kill left unfinished is made anew."""
+        children = self._children()
+        for target in summary.targets:
+            for variant in target.variants:
+                name = f"{variant.target}/{variant.candidate}"
+                result = digest_text(variant.model_dump_json())
+                run_id, known_result = children.get(name, ("", ""))
+                if known_result == result:
+                    continue
+                if run_id:
+                    self._discard(run_id, known, finished=bool(known_result))
+                self._log_variant(name, result, variant, summary, compiled, store)
+
+    def _discard(self, run_id: str, known: Iterable[LoggedModel], *, finished: bool) -> None:
+        """Remove a child run that was measured anew, or that a kill left unfinished.
+
+        A version that a finished run has registered stays: devices may run it.
+        """
+        if not finished:
+            for version in self._client.search_model_versions(f"run_id = '{run_id}'"):
+                self._client.delete_model_version(version.name, version.version)
+        for model in known:
+            if model.source_run_id == run_id:
+                self._client.delete_logged_model(model.model_id)
+        self._client.delete_run(run_id)
 
     def _tag(self, name: str) -> str | None:
         value: str | None = self._client.get_run(self.run_id).data.tags.get(name)
@@ -149,9 +182,15 @@ class Tracking:
         )
         return {run.info.run_name: (run.info.run_id, run.data.tags.get(RESULT, "")) for run in runs}
 
-    def _known_models(self) -> set[str]:
-        models = self._client.search_logged_models([self._experiment], max_results=1000)
-        return {model.tags.get(DIGEST, "") for model in models}
+    def _models(self) -> list[LoggedModel]:
+        """Every model of the experiment."""
+        models: list[LoggedModel] = []
+        token: str | None = None
+        while token is None or token:
+            page = self._client.search_logged_models([self._experiment], max_results=_PAGE, page_token=token)
+            models += page
+            token = page.token or ""
+        return models
 
     def _log_model(self, name: str, artifact: Artifact, run_id: str, extra: Mapping[str, str] | None = None) -> str:
         tags = {
@@ -226,6 +265,19 @@ class Tracking:
             tags={DIGEST: artifact.digest, "edgemill.gate": "PASS"},
         )
         self._client.set_registered_model_alias(name, "candidate", version.version)
+
+
+def _experiment(client: MlflowClient, name: str, address: str) -> str:
+    """Id of the experiment of a model; created where there is none."""
+    remote = urlparse(address).scheme in ("http", "https") and not _is_local(address)
+    location = None if remote else f"{artifact_root(state_folder())}/{name}"
+    if (found := client.get_experiment_by_name(name)) is None:
+        try:
+            return str(client.create_experiment(name, artifact_location=location))
+        except MlflowException:
+            if (found := client.get_experiment_by_name(name)) is None:
+                raise  # it was not another run, which had created it meanwhile
+    return str(found.experiment_id)
 
 
 def _content_digest(summary: Summary) -> str:

@@ -1,155 +1,120 @@
-"""Memory and start of a model, in a process of its own.
-
-`python -m edgemill.benchmark.footprint KIND PATH THREADS INPUT` measures one process.
-
-The process imports the runtime first and takes its resident size then; what the model adds up to its
-peak is the model's. It prints one line of JSON.
-"""
+"""Memory and cold start of a model: medians over fresh processes (see start.py)."""
 
 from __future__ import annotations
 
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import psutil
-
 from edgemill.artifact import Frozen
-from edgemill.errors import EdgemillError, ToolchainError, error_from_dict
-from edgemill.runtimes import runtime_of
-
-INFERENCES = 50
+from edgemill.errors import ToolchainError, error_from_dict
 
 _TIME_LIMIT_S = 600.0
-_CLEAR_PEAK = "5"
-_STATUS = Path("/proc/self/status")
-_CLEAR_REFS = Path("/proc/self/clear_refs")
+_SCRIPT = Path(__file__).with_name("start.py")
+_NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"
 
 
-class Footprint(Frozen):
-    """What one model costs a fresh process.
+class ColdStart(Frozen):
+    """What it takes until a fresh process answers.
 
     Attributes:
-        peak_rss_bytes: highest resident size while loading and running, less that of the process
-            with the runtime imported.
+        cold_start_ms: from spawning the process to its first answer: interpreter, numpy, runtime, model.
         load_ms: from the file to a loaded model.
         first_inference_ms: the first call, in which runtimes allocate and pack weights.
     """
 
-    peak_rss_bytes: int
+    cold_start_ms: float
     load_ms: float
     first_inference_ms: float
 
 
-def measure_footprint(path: Path, kind: str, x: Path, threads: int, repeats: int = 3) -> Footprint:
-    """Medians over fresh processes.
+class Memory(Frozen):
+    """What a model takes of a process.
+
+    Attributes:
+        peak_rss_bytes: highest resident size while loading and running, less that of the process
+            with the runtime in memory.
+        arena_bytes: working memory of an inference as the runtime counts it; None where it does not
+            tell.
+        arena_source: who says so, or why it does not.
+    """
+
+    peak_rss_bytes: int
+    arena_bytes: int | None
+    arena_source: str
+
+
+def cold_start(path: Path, kind: str, x: Path, threads: int) -> ColdStart:
+    """Start one process.
 
     Args:
         path: the model file.
         kind: onnx or tflite.
         x: .npy with one batch, float32.
         threads: threads of the runtime.
-        repeats: number of processes.
 
     Raises:
-        ToolchainError: a process failed.
+        ToolchainError: the process failed.
     """
-    found = [_one(path, kind, x, threads) for _ in range(repeats)]
-    return Footprint(
-        peak_rss_bytes=int(statistics.median(item.peak_rss_bytes for item in found)),
-        load_ms=statistics.median(item.load_ms for item in found),
-        first_inference_ms=statistics.median(item.first_inference_ms for item in found),
+    answers, _ = _ask("cold", path, kind, x, threads)
+    return ColdStart.model_validate(answers[0])
+
+
+def memory(path: Path, kind: str, x: Path, threads: int) -> Memory:
+    """Measure in one process.
+
+    Args and raises: as `cold_start`.
+    """
+    answers, status = _ask("memory", path, kind, x, threads)
+    silent = {"arena_bytes": None, "arena_source": f"the runtime broke off (exit status {status})"}
+    return Memory.model_validate(answers[0] | (answers[1] if len(answers) > 1 else silent))
+
+
+def typical_start(starts: Sequence[ColdStart]) -> ColdStart:
+    """Medians over processes."""
+    return ColdStart(
+        cold_start_ms=statistics.median(item.cold_start_ms for item in starts),
+        load_ms=statistics.median(item.load_ms for item in starts),
+        first_inference_ms=statistics.median(item.first_inference_ms for item in starts),
     )
 
 
-def _one(path: Path, kind: str, x: Path, threads: int) -> Footprint:
+def _ask(what: str, path: Path, kind: str, x: Path, threads: int) -> tuple[list[dict[str, Any]], int]:
+    """Lines that start.py prints, and its exit status."""
     package_root = str(Path(__file__).parents[2])
     search = os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH"))))
-    command = [sys.executable, "-m", "edgemill.benchmark.footprint", kind, str(path), str(threads), str(x)]
+    # A device has its modules compiled; with this variable every start would compile them again.
+    environment = {name: value for name, value in os.environ.items() if name != _NO_BYTECODE}
+    command = [sys.executable, "-P", str(_SCRIPT), what, kind, str(path), str(threads), str(x)]
     try:
         done = subprocess.run(
-            command,
+            [*command, str(time.monotonic_ns())],
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=_TIME_LIMIT_S,
             check=False,
-            env=os.environ | {"PYTHONPATH": search},
+            env=environment | {"PYTHONPATH": search},
         )
     except subprocess.TimeoutExpired as error:
         raise ToolchainError(
-            "The process that measures a model's memory did not end.",
+            "The process that measures a model's start did not end.",
             where=str(path),
             expected=f"at most {_TIME_LIMIT_S:.0f} s",
         ) from error
-    lines = done.stdout.strip().splitlines()
-    if not lines or not lines[-1].startswith("{"):
+    answers: list[dict[str, Any]] = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    if not answers:
         raise ToolchainError(
-            "The process that measures a model's memory died.",
+            "The process that measures a model's start died.",
             where=str(path),
             got=f"exit status {done.returncode}: {' '.join(done.stderr.split())[-300:]}",
         )
-    answer: dict[str, Any] = json.loads(lines[-1])
-    if "what" in answer:
-        raise error_from_dict(answer)
-    return Footprint.model_validate(answer)
-
-
-def observe(path: Path, kind: str, x: Path, threads: int) -> Footprint:
-    """Measure in this process, which must be fresh."""
-    runtime = runtime_of(kind)
-    batch = np.load(x, allow_pickle=False)
-    before = psutil.Process().memory_info().rss
-    _forget_peak()
-    start = time.perf_counter_ns()
-    model = runtime.load(path, threads)
-    loaded = time.perf_counter_ns()
-    call = model.prepare(batch)
-    prepared = time.perf_counter_ns()
-    call()
-    answered = time.perf_counter_ns()
-    for _ in range(INFERENCES - 1):
-        call()
-    return Footprint(
-        peak_rss_bytes=max(_peak() - before, 0),
-        load_ms=(loaded - start) / 1e6,
-        first_inference_ms=(answered - prepared) / 1e6,
-    )
-
-
-def _forget_peak() -> None:
-    """Make the kernel count the peak from now on (Linux; see proc(5), clear_refs)."""
-    try:
-        _CLEAR_REFS.write_text(_CLEAR_PEAK, encoding="ascii")
-    except OSError:
-        return  # the peak then is that since the start, which the import of the runtime rarely exceeds
-
-
-def _peak() -> int:
-    try:
-        for line in _STATUS.read_text(encoding="ascii", errors="replace").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) << 10
-    except OSError:
-        pass
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak << 10
-
-
-def _main() -> None:
-    kind, path, threads, x = sys.argv[1:]
-    try:
-        answer = observe(Path(path), kind, Path(x), int(threads)).model_dump()
-    except EdgemillError as error:
-        answer = error.to_dict()
-    sys.stdout.write(json.dumps(answer) + "\n")
-
-
-if __name__ == "__main__":
-    _main()
+    if "what" in answers[0]:
+        raise error_from_dict(answers[0])
+    return answers, done.returncode

@@ -1,11 +1,32 @@
-"""The ratio of two medians from interleaved blocks, with its bootstrap interval."""
+"""The ratio of two latencies from interleaved blocks, with an interval that holds under other load."""
 
 from __future__ import annotations
+
+import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-_CHUNK = 500
+BATCHES = 8
+"""Consecutive parts of a run whose medians are compared with each other."""
+
+METHOD = f"mean of {BATCHES} batch medians; Student interval, corrected for autocorrelation"
+
+_CORRELATION_LIMIT = 0.8
+_STEPS = 200
+
+
+class Estimate(NamedTuple):
+    """A number with its two-sided interval."""
+
+    value: float
+    lower: float
+    upper: float
+
+    def is_within(self, precision: float) -> bool:
+        """Whether half of the interval's width is at most this share of the value."""
+        return (self.upper - self.lower) / 2 <= precision * self.value
 
 
 def round_ratios(variant: NDArray[np.float64], baseline: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -23,28 +44,70 @@ def round_ratios(variant: NDArray[np.float64], baseline: NDArray[np.float64]) ->
     return ratios
 
 
-def bootstrap_median(
-    values: NDArray[np.float64], confidence: float, resamples: int, seed: int
-) -> tuple[float, float, float]:
-    """Median with its two-sided percentile bootstrap interval (Efron and Tibshirani 1993, section 13.3).
+def typical(values: NDArray[np.float64], confidence: float) -> Estimate:
+    """Typical value of a time series of positive numbers, with an interval that expects neighbours to be alike.
 
-    Whole rounds are drawn, so that what the runs of a round have in common stays together.
+    Other load lasts, so rounds that follow each other err to the same side, and an interval that takes
+    them as independent is too narrow. Here the series is cut into `BATCHES` consecutive batches of
+    nearly equal length. Within a batch the median is taken, which single bad rounds do not move; the
+    estimate is the mean of the batch medians, because the median of a run that was half disturbed
+    jumps between two values. As long as the disturbances are short against a batch, the batch medians
+    are nearly independent and nearly normal, and Student's interval with BATCHES - 1 degrees of
+    freedom holds (method of batch means: Law and Kelton, Simulation Modeling and Analysis, section
+    9.5). What correlation is left is estimated at lag 1, its bias of -1/BATCHES taken back, and
+    widens the interval by sqrt((1 + r) / (1 - r)), as in Skart (Tafazzoli and Wilson 2011, IIE
+    Transactions 43). Logarithms are taken, so that a ratio and its inverse get the same interval.
+
+    A bootstrap of moving blocks (Kuensch 1989) of automatic length covered less on the same simulated
+    series: with 95 % wanted, 79 % instead of 93 % at 30 rounds of an AR(1) series with r = 0.6, 76 %
+    instead of 89 % at 100 rounds with r = 0.9. No interval sees what changes more slowly than the
+    run lasts.
 
     Args:
-        values: one number a round, (rounds,).
+        values: one positive number a round, in order of time, (rounds,).
         confidence: two-sided, e.g. 0.95.
-        resamples: number of bootstrap samples.
-        seed: of this function's own generator.
 
     Returns:
-        Median, lower end, upper end.
+        Estimate and interval; below `BATCHES` rounds the median, infinitely wide.
     """
-    rng = np.random.default_rng(seed)
-    medians = np.empty(resamples)
-    for start in range(0, resamples, _CHUNK):
-        count = min(_CHUNK, resamples - start)
-        drawn = rng.integers(0, len(values), (count, len(values)))
-        medians[start : start + count] = np.median(values[drawn], axis=1)
-    tail = (1 - confidence) / 2
-    lower, upper = np.quantile(medians, [tail, 1 - tail])
-    return float(np.median(values)), float(lower), float(upper)
+    logs = np.log(values)
+    if len(logs) < BATCHES:
+        return Estimate(math.exp(float(np.median(logs))), 0.0, math.inf)
+    medians = np.array([np.median(part) for part in np.array_split(logs, BATCHES)])
+    centre = float(medians.mean())
+    off = medians - centre
+    total = float(off @ off)
+    correlation = float(off[1:] @ off[:-1]) / total + 1 / BATCHES if total > 0 else 0.0
+    correlation = min(max(correlation, 0.0), _CORRELATION_LIMIT)
+    variance = total / (BATCHES - 1) / BATCHES * (1 + correlation) / (1 - correlation)
+    half = student_quantile((1 + confidence) / 2, BATCHES - 1) * math.sqrt(variance)
+    return Estimate(*(math.exp(centre + shift) for shift in (0.0, -half, half)))
+
+
+def student_quantile(probability: float, degrees: int) -> float:
+    """Quantile of Student's t distribution for an odd number of degrees of freedom.
+
+    Bisection of the closed form of the distribution function (Abramowitz and Stegun, 26.7.3); scipy
+    would cost every measurement 0.4 s of import.
+
+    Args:
+        probability: from 0.5 to below 1.
+        degrees: degrees of freedom; odd.
+    """
+    low, high = 0.0, math.pi / 2  # of the angle whose tangent is t / sqrt(degrees)
+    for _ in range(_STEPS):
+        middle = (low + high) / 2
+        if 0.5 + _central_half(middle, degrees) < probability:
+            low = middle
+        else:
+            high = middle
+    return math.sqrt(degrees) * math.tan(low)
+
+
+def _central_half(angle: float, degrees: int) -> float:
+    """Probability of 0 to t, with t = sqrt(degrees) * tan(angle)."""
+    total, term = 0.0, math.cos(angle)
+    for power in range(1, degrees - 1, 2):
+        total += term
+        term *= math.cos(angle) ** 2 * (power + 1) / (power + 2)
+    return (angle + math.sin(angle) * total) / math.pi

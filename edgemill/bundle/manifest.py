@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, FiniteFloat, NonNegativeInt, model_validator
 
 from edgemill.artifact import Frozen, Signature
+from edgemill.evidence import Arithmetic
 from edgemill.recipe import Preprocess, Task
 from edgemill.summary import DIGEST, Profile
 from edgemill.targets.spec import RuntimeSpec
@@ -28,11 +29,13 @@ class BundledVariant(Frozen):
     signature: Signature | None = None
     profile: Profile
     verdict: Verdict
+    checks: tuple[Verdict, ...] = Field(default=(), description="every check that it passed, the main one first")
+    arithmetic: Arithmetic | None = Field(default=None, description="in which its answers were judged")
     accuracy: FiniteFloat
 
     @model_validator(mode="after")
     def _only_passing(self) -> BundledVariant:
-        if not self.verdict.passed:
+        if not self.verdict.passed or not all(check.passed for check in self.checks):
             raise ValueError(f"{self.candidate}: its verdict is {self.verdict.verdict}; only PASS ships")
         return self
 

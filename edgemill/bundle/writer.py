@@ -11,6 +11,7 @@ from pathlib import Path
 from edgemill.artifact import digest_path
 from edgemill.bundle.manifest import MANIFEST, BundledVariant, Manifest
 from edgemill.errors import InvariantError, StoreError
+from edgemill.files import locked, remove
 from edgemill.recipe import Preprocess, Task
 from edgemill.summary import TargetResult, VariantResult
 from edgemill.targets.spec import Target
@@ -59,18 +60,21 @@ def write_bundle(
     manifest = _manifest(result, target, origin)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
-            for variant in manifest.variants:
-                _place(files, variant, fresh / variant.file)
-            (fresh / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
-            fresh.chmod(0o755)
-            if folder.exists():
-                folder.replace(fresh.with_suffix(".old"))
-            fresh.replace(folder)
-        finally:
-            shutil.rmtree(fresh, ignore_errors=True)
-            shutil.rmtree(fresh.with_suffix(".old"), ignore_errors=True)
+        with locked(folder.parent):
+            for leftover in folder.parent.glob(f".{folder.name}.*"):
+                remove(leftover)  # of a writer that was killed
+            fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+            try:
+                for variant in manifest.variants:
+                    _place(files, variant, fresh / variant.file)
+                (fresh / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+                fresh.chmod(0o755)
+                if folder.exists():
+                    folder.replace(fresh.with_suffix(".old"))
+                fresh.replace(folder)
+            finally:
+                shutil.rmtree(fresh, ignore_errors=True)
+                shutil.rmtree(fresh.with_suffix(".old"), ignore_errors=True)
     except OSError as error:
         raise StoreError(
             "The bundle cannot be written.",
@@ -129,6 +133,8 @@ def _bundled(variant: VariantResult) -> BundledVariant:
         signature=variant.signature,
         profile=variant.profile,
         verdict=variant.verdict,
+        checks=variant.checks,
+        arithmetic=variant.arithmetic,
         accuracy=variant.accuracy,
     )
 

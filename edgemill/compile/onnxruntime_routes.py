@@ -34,7 +34,11 @@ def _without_training(scheme: Scheme | None, target: Target, recipe: Recipe) -> 
     granularity = rules.granularity if target.int8.per_channel else Granularity.PER_TENSOR
     if scheme is Scheme.INT8_STATIC:
         static = StaticSettings(
-            int8=target.int8, calibration=rules.calibration, percentile=rules.percentile, granularity=granularity
+            int8=target.int8,
+            calibration=rules.calibration,
+            percentile=rules.percentile,
+            calibration_memory_bytes=rules.calibration_memory_bytes,
+            granularity=granularity,
         )
         return Route(STATIC, static, {"onnx": "onnx", "data": "data"})
     if scheme is Scheme.INT8_DYNAMIC:

@@ -19,7 +19,7 @@ def checked_part(part: Part, task: Task, shape: tuple[int, ...] | None) -> Part:
     """A part with samples and labels in the types that a dataset stores.
 
     Samples: bool becomes uint8, wider floats become float32. Labels: int64 (N,) for
-    classification, float32 (N, ...) for regression, none for unlabelled.
+    classification, and 0 or 1 for anomaly, float32 (N, ...) for regression, none for unlabelled.
 
     Args:
         part: as the source gave it.
@@ -135,7 +135,7 @@ def _labels(part: Part, task: Task) -> Array:
     flat = y.reshape(len(y)) if y.size == len(y) else y
     if flat.ndim != 1:
         raise DataError(
-            "The labels of a classification are class numbers.",
+            f"The labels of task {task} are class numbers.",
             where=part.where,
             expected=f"shape ({len(y)},)",
             got=f"shape {y.shape}",
@@ -143,21 +143,26 @@ def _labels(part: Part, task: Task) -> Array:
         )
     if np.issubdtype(flat.dtype, np.floating):
         raise DataError(
-            "The labels of a classification are integers.",
+            f"The labels of task {task} are integers.",
             where=part.where,
             expected="int, 0 for the first class",
             got=f"{flat.dtype}, e.g. {flat[0]}",
             remedy="cast them to integers, or use task: regression",
         )
+    classes = 2 if task is Task.ANOMALY else _MAX_CLASSES
     # Through float64, so that unsigned 64-bit numbers compare right.
     value = flat.astype(np.float64)
-    wrong = np.flatnonzero((value < 0) | (value >= _MAX_CLASSES))
+    wrong = np.flatnonzero((value < 0) | (value >= classes))
     if len(wrong):
         raise DataError(
             "A label is out of range.",
             where=part.where,
-            expected=f"0 for the first class, counting up, below {_MAX_CLASSES}",
+            expected="0 (normal) or 1 (anomalous)"
+            if task is Task.ANOMALY
+            else f"0 for the first class, counting up, below {classes}",
             got=f"{len(wrong)} such labels; the first is {value[wrong[0]]:.0f}, of sample {int(wrong[0])}",
-            remedy="number the classes from 0",
+            remedy="mark anomalous samples with 1, all others with 0"
+            if task is Task.ANOMALY
+            else "number the classes from 0",
         )
     return flat.astype(np.int64)

@@ -12,7 +12,7 @@ class DistillSettings(Distill):
 
 DISTILL = Step(
     name="distill.student",
-    version=1,
+    version=2,
     body="edgemill.distill.student:run",
     framework="tensorflow",
     tools=("tensorflow", "tf-keras", "tf2onnx", "onnx", "onnxruntime", "numpy"),

@@ -14,9 +14,10 @@ from edgemill.distill.families import build
 from edgemill.distill.narrow import narrow
 from edgemill.errors import CheckpointError, EdgemillError, RecipeError
 from edgemill.ingest.export import keras_to_onnx, save_keras
-from edgemill.recipe import DistillMethod, Student, Task
+from edgemill.recipe import DistillMethod, Student
 from edgemill.step import InputFile, OutputFile, Outputs, StepContext
 from edgemill.tf import fresh, keras
+from edgemill.train import WITHOUT_LABELS
 from edgemill.train.features import FeatureLoss, match
 from edgemill.train.loop import Objective, train
 from edgemill.train.objective import Answer, answer_kind
@@ -48,7 +49,7 @@ def run(settings: DistillSettings, inputs: Mapping[str, InputFile], context: Ste
         settings.task,
         teacher,
         settings.temperature,
-        1.0 if settings.task is Task.UNLABELLED else settings.soft_weight,
+        1.0 if settings.task in WITHOUT_LABELS else settings.soft_weight,
         features,
     )
     history = train(student, data, settings, objective, context)

@@ -12,7 +12,7 @@ class PruneSettings(Prune):
 
 PRUNE = Step(
     name="prune.sparsity",
-    version=1,
+    version=2,
     body="edgemill.prune.sparsity:run",
     framework="tensorflow",
     tools=(

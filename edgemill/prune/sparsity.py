@@ -16,9 +16,10 @@ from edgemill.ingest.export import keras_to_onnx, save_keras
 from edgemill.prune import PruneSettings
 from edgemill.prune.select import GROUP, choose, kernel_of
 from edgemill.prune.verify import verify
-from edgemill.recipe import PruneMethod, Task
+from edgemill.recipe import PruneMethod
 from edgemill.step import InputFile, OutputFile, Outputs, StepContext
 from edgemill.tf import fresh, keras
+from edgemill.train import WITHOUT_LABELS
 from edgemill.train.loop import Objective, train
 from edgemill.train.teacher import Teacher
 
@@ -132,7 +133,7 @@ def _end_of_ramp(steps: int) -> int:
 
 
 def _objective(settings: PruneSettings, inputs: Mapping[str, InputFile]) -> Objective:
-    if settings.task is Task.UNLABELLED:
+    if settings.task in WITHOUT_LABELS:
         return Objective(settings.task, Teacher(inputs["teacher"].path), settings.temperature, 1.0)
     if not settings.distill:
         return Objective(settings.task, None)

@@ -19,7 +19,10 @@ class StaticSettings(Frozen):
     calibration: Calibration = Calibration.MINMAX
     percentile: float = Field(99.99, gt=50, le=100, description="used by calibration: percentile")
     granularity: Granularity = Granularity.PER_CHANNEL
-    batch_size: int = Field(32, gt=0, description="calibration samples per inference")
+    batch_size: int = Field(32, gt=0, description="most calibration samples per inference")
+    calibration_memory_bytes: int = Field(
+        1 << 30, gt=0, description="memory that calibration stays within, by smaller batches or more passes"
+    )
 
 
 class DynamicSettings(Frozen):
@@ -63,14 +66,23 @@ class QatSettings(Frozen):
     calibration_batch_size: int = Field(50, gt=0, description="calibration samples per inference")
 
 
+class UnsignedSettings(Frozen):
+    """Settings of `quantize.unsigned_weights`: there are none."""
+
+
 _ONNX = ("onnx", "onnxruntime", "numpy")
 _TENSORFLOW = ("tensorflow", "tf-keras", "numpy")
 
-STATIC = Step(name="quantize.static", version=1, body="edgemill.quantize.static:run", tools=_ONNX)
+STATIC = Step(name="quantize.static", version=2, body="edgemill.quantize.static:run", tools=_ONNX)
 """Inputs `onnx`, `data`; output `onnx`: QDQ int8 with ranges from the calibration split."""
 
 DYNAMIC = Step(name="quantize.dynamic", version=1, body="edgemill.quantize.dynamic:run", tools=_ONNX)
 """Input `onnx`; output `onnx`: int8 weights, activations quantized at run time."""
+
+UNSIGNED_WEIGHTS = Step(
+    name="quantize.unsigned_weights", version=1, body="edgemill.quantize.unsigned_weights:run", tools=_ONNX
+)
+"""Input `onnx` with uint8 activations and int8 weights; output `onnx`: the same numbers with uint8 weights."""
 
 FP16 = Step(name="quantize.fp16", version=1, body="edgemill.quantize.fp16:run", tools=_ONNX)
 """Input `onnx`, optionally `data`; output `onnx`: float16 inside, float32 input and output."""
@@ -86,7 +98,7 @@ LITERT = Step(
 
 QAT = Step(
     name="quantize.qat",
-    version=1,
+    version=2,
     body="edgemill.quantize.qat:run",
     framework="tensorflow",
     tools=(*_TENSORFLOW, "tensorflow-model-optimization", "tf2onnx", "onnx", "onnxruntime", "ai-edge-litert"),
@@ -102,10 +114,12 @@ __all__ = [
     "LITERT",
     "QAT",
     "STATIC",
+    "UNSIGNED_WEIGHTS",
     "DynamicSettings",
     "Fp16Settings",
     "LitertScheme",
     "LitertSettings",
     "QatSettings",
     "StaticSettings",
+    "UnsignedSettings",
 ]

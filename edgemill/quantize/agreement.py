@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from edgemill.data.dataset import Dataset, SplitName
 from edgemill.errors import ToolchainError
 from edgemill.recipe import Task
+from edgemill.validate.scores import reconstructs, split_score
 
 _CLASS_SCORES = 2
 # Converting changes roundings, not answers: a share below this means that the conversion is wrong.
@@ -38,10 +39,16 @@ def is_class_scores(answers: NDArray[np.float32], task: Task) -> bool:
 
 
 def score(answers: NDArray[np.float32], data: Dataset, task: Task) -> float | None:
-    """Validation score, higher is better: accuracy, or the negated mean absolute error. None without labels."""
+    """Validation score, higher is better: accuracy, negated mean absolute error, or area under the ROC curve.
+
+    None without labels, or with anomalies of one kind only.
+    """
     if task is Task.UNLABELLED or not data.labelled:
         return None
     labels = data.labels(SplitName.VALIDATION)
+    if task is Task.ANOMALY:
+        x = data.features(SplitName.VALIDATION) if reconstructs(answers, data.sample_shape) else None
+        return split_score(task, answers, labels, x)
     if is_class_scores(answers, task):
         return float((answers.argmax(axis=1) == labels).mean())
     return -float(np.abs(answers - labels.astype(np.float32).reshape(answers.shape)).mean())

@@ -1,30 +1,27 @@
-"""Activation ranges of an fp32 ONNX graph from the calibration split, through onnxruntime."""
+"""Activation ranges of an fp32 ONNX graph from the calibration split, in bounded memory."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, create_calibrator
+from onnxruntime.quantization import CalibrationMethod
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
 
 from edgemill.data.dataset import Dataset, SplitName
 from edgemill.errors import DataError
+from edgemill.quantize.calibrators.activations import Activations
+from edgemill.quantize.calibrators.entropy import entropy_range
+from edgemill.quantize.calibrators.extremes import Extremes, Range
+from edgemill.quantize.calibrators.histogram import BINS, Histogram
+from edgemill.quantize.calibrators.memory import Plan, plan
+from edgemill.quantize.calibrators.percentile import percentile_range
+from edgemill.quantize.calibrators.squared_error import least_squares_range
 from edgemill.recipe import Calibration
 
-_METHODS = {
-    Calibration.MINMAX: CalibrationMethod.MinMax,
-    Calibration.ENTROPY: CalibrationMethod.Entropy,
-    Calibration.PERCENTILE: CalibrationMethod.Percentile,
-}
-# onnxruntime's own default has as many bins as quantized bins, which leaves entropy nothing to choose.
-_ENTROPY = {"num_bins": 512, "num_quantized_bins": 128}
 # Operators that never answer below 0.
 _NEVER_NEGATIVE = {"Relu", "Sigmoid", "Softmax", "HardSigmoid", "Exp", "Softplus"}
 _KEEP_SIGN = {
@@ -37,20 +34,30 @@ _KEEP_SIGN = {
     "Squeeze",
     "Transpose",
 }
+_COLLECTING = 0.8
+_COUNT_BYTES = 8
+_SHOWN = 5
 
-Range = tuple[float, float]
 
+def plan_calibration(path: Path, data: Dataset, method: Calibration, batch_size: int, memory_bytes: int) -> Plan:
+    """Choose how the samples go through the graph, and estimate the memory it takes.
 
-class OneBatch(CalibrationDataReader):  # type: ignore[misc]
-    """A reader that gives one batch."""
+    Args:
+        path: fp32 ONNX.
+        data: the calibration split is used.
+        method: how ranges are found.
+        batch_size: most samples per inference.
+        memory_bytes: memory to stay within if possible.
 
-    def __init__(self, name: str, x: NDArray[np.float32]) -> None:
-        self._feed: dict[str, NDArray[np.float32]] | None = {name: x}
-
-    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
-        """The batch, then None."""
-        feed, self._feed = self._feed, None
-        return feed
+    Raises:
+        DataError: there is no calibration sample.
+        ToolchainError: onnxruntime cannot run the graph.
+    """
+    _check_samples(data)
+    activations = Activations(path)
+    sizes = activations.sample_bytes(data.features(SplitName.CALIBRATION, 0, 1))
+    state = 0 if method is Calibration.MINMAX else BINS * _COUNT_BYTES
+    return plan(sizes, batch_size, activations.model_bytes, state, memory_bytes)
 
 
 def find_ranges(
@@ -58,67 +65,84 @@ def find_ranges(
     data: Dataset,
     method: Calibration,
     percentile: float,
-    batch_size: int,
-    folder: Path,
+    how: Plan,
     report: Callable[[float | None, str], None],
 ) -> dict[str, Range]:
     """Range of every activation that quantization can need.
 
-    Batches go through the calibrator one at a time: the histogram methods would keep every activation
-    of all samples in memory otherwise. Ranges of tensors that are never negative start at exactly 0,
-    which the histogram methods miss by a bin, and without which a runtime cannot absorb a ReLU.
+    Batches go through accumulators one at a time, so that memory does not depend on the number of samples.
+    Ranges of tensors that are never negative start at exactly 0, without which a runtime cannot absorb
+    a ReLU.
 
     Args:
         path: fp32 ONNX.
-        folder: for the calibrator's own files.
+        data: the calibration split is used.
+        method: how a range is found from the values.
+        percentile: share of the values that a range holds, in %; for `Calibration.PERCENTILE`.
+        how: from `plan_calibration`.
+        report: progress, up to 0.8.
 
     Returns:
         (lowest, highest) by tensor name; every range holds 0.
 
     Raises:
         DataError: there is no calibration sample, or an activation is not finite on one.
+        ToolchainError: onnxruntime cannot run the graph.
     """
+    _check_samples(data)
+    activations = Activations(path)
+    positive = never_negative(onnx.load(str(path)))
     size = data.sizes[SplitName.CALIBRATION]
-    if size == 0:
+    found: dict[str, Range] = {}
+    for index, group in enumerate(how.groups):
+        kind = Extremes if method is Calibration.MINMAX else Histogram
+        held = {name: kind() for name in group}
+        done = 0
+        for count, values in activations.values(group, _batches(data, size, how.batch_size)):
+            for name in group:
+                held[name].update(values.pop(name))
+            done += count
+            _check_finite(held, done)
+            passed = f", pass {index + 1} of {len(how.groups)}" if len(how.groups) > 1 else ""
+            report(
+                _COLLECTING * (index + done / size) / len(how.groups), f"calibration sample {done} of {size}{passed}"
+            )
+        found |= {name: _range(accumulator, method, percentile) for name, accumulator in held.items()}
+    return {name: (0.0 if name in positive else low, high) for name, (low, high) in found.items()}
+
+
+def _range(accumulator: Extremes, method: Calibration, percentile: float) -> Range:
+    if not accumulator.size:  # a tensor may have no element
+        return 0.0, 0.0
+    if not isinstance(accumulator, Histogram):
+        return accumulator.full_range()
+    if method is Calibration.PERCENTILE:
+        return percentile_range(accumulator, percentile)
+    return entropy_range(accumulator) if method is Calibration.ENTROPY else least_squares_range(accumulator)
+
+
+def _batches(data: Dataset, size: int, batch_size: int) -> Iterator[NDArray[np.float32]]:
+    for start in range(0, size, batch_size):
+        yield data.features(SplitName.CALIBRATION, start, min(start + batch_size, size))
+
+
+def _check_samples(data: Dataset) -> None:
+    if data.sizes[SplitName.CALIBRATION] == 0:
         raise DataError(
             "The calibration split is empty.", where="data.split.calibration", remedy="give it some samples"
         )
-    options: dict[str, Any] = {"symmetric": False}
-    if method is Calibration.PERCENTILE:
-        options["percentile"] = percentile
-    if method is Calibration.ENTROPY:
-        options |= _ENTROPY
-    calibrator = create_calibrator(
-        path,
-        augmented_model_path=str(folder / "augmented.onnx"),
-        calibrate_method=_METHODS[method],
-        extra_options=options,
-    )
-    model = onnx.load(str(path))
-    name = model.graph.input[0].name
-    for start in range(0, size, batch_size):
-        stop = min(start + batch_size, size)
-        with contextlib.redirect_stdout(io.StringIO()):  # the histogram methods talk
-            calibrator.collect_data(OneBatch(name, data.features(SplitName.CALIBRATION, start, stop)))
-        report(0.8 * stop / size, f"calibration sample {stop} of {size}")
-    with contextlib.redirect_stdout(io.StringIO()):
-        computed = calibrator.compute_data()
-    found = {
-        tensor: tuple(float(np.asarray(limit).reshape(-1)[0]) for limit in held.range_value)
-        for tensor, held in computed.items()
-    }
-    bad = [tensor for tensor, limits in found.items() if not np.isfinite(limits).all()]
+
+
+def _check_finite(held: dict[str, Extremes], done: int) -> None:
+    bad = [name for name, accumulator in held.items() if not accumulator.finite]
     if bad:
         raise DataError(
             "An activation is not finite on the calibration samples.",
-            where=", ".join(bad[:5]),
+            where=", ".join(bad[:_SHOWN]),
             expected="finite values",
+            got=f"NaN or infinity in {len(bad)} tensors within the first {done} samples",
             remedy="look for NaN and infinity in the calibration split and in the weights",
         )
-    positive = never_negative(model)
-    return {
-        tensor: (0.0 if tensor in positive else min(low, 0.0), max(high, 0.0)) for tensor, (low, high) in found.items()
-    }
 
 
 def never_negative(model: onnx.ModelProto) -> set[str]:

@@ -20,11 +20,11 @@ from edgemill.quantize.placement import build
 from edgemill.quantize.qat_export import export_onnx, export_tflite, predictions
 from edgemill.quantize.ranges import activation_ranges, calibrate, check_pinned, refresh_weight_ranges
 from edgemill.quantize.tflite import describe
-from edgemill.recipe import Task
 from edgemill.runtimes.litert import RUNTIME as LITERT
 from edgemill.runtimes.onnxruntime import RUNTIME as ONNXRUNTIME
 from edgemill.step import InputFile, OutputFile, Outputs, StepContext
 from edgemill.tf import fresh, keras
+from edgemill.train import WITHOUT_LABELS
 from edgemill.train.loop import Objective, train
 from edgemill.train.teacher import Teacher
 
@@ -113,10 +113,10 @@ def _load(source: InputFile) -> Any:
 
 def _objective(settings: QatSettings, inputs: Mapping[str, InputFile]) -> Objective:
     rule = settings.training
-    if not rule.distill and settings.task is not Task.UNLABELLED:
+    if not rule.distill and settings.task not in WITHOUT_LABELS:
         return Objective(settings.task, None)
     teacher = Teacher(inputs["teacher"].path) if "teacher" in inputs else None
-    weight = 1.0 if settings.task is Task.UNLABELLED else rule.soft_weight
+    weight = 1.0 if settings.task in WITHOUT_LABELS else rule.soft_weight
     return Objective(settings.task, teacher, rule.temperature, weight)
 
 

@@ -20,13 +20,15 @@ from edgemill.artifact import Signature
 from edgemill.data.dataset import Dataset
 from edgemill.errors import ToolchainError
 from edgemill.quantize import StaticSettings
-from edgemill.quantize.calibrate import Range, as_tensors_data, find_ranges
+from edgemill.quantize.calibrate import as_tensors_data, find_ranges, plan_calibration
+from edgemill.quantize.calibrators.extremes import Range
 from edgemill.quantize.kernels import optimized_kernels
 from edgemill.quantize.onnx_graph import MOVES
+from edgemill.quantize.unsigned_weights import to_unsigned
 from edgemill.recipe import Granularity
 from edgemill.runtimes.onnxruntime import RUNTIME as ONNXRUNTIME
 from edgemill.step import InputFile, OutputFile, Outputs, StepContext
-from edgemill.targets.spec import ActivationType
+from edgemill.targets.spec import ActivationType, WeightType
 
 _TYPES = {ActivationType.UINT8: QuantType.QUInt8, ActivationType.INT8: QuantType.QInt8}
 
@@ -41,7 +43,8 @@ def run(settings: StaticSettings, inputs: Mapping[str, InputFile], context: Step
 
     Returns:
         file `onnx`; facts `quantized_nodes` (by operator), `float_nodes` (name: reason), `ranges`
-        (count, widest, narrowest), `kernels` of the optimized graph, `warnings`.
+        (count, widest, narrowest), `calibration` (how samples went through the graph, estimated memory),
+        `kernels` of the optimized graph, `warnings`.
 
     Raises:
         DataError: the calibration split is empty or makes an activation infinite.
@@ -54,9 +57,9 @@ def run(settings: StaticSettings, inputs: Mapping[str, InputFile], context: Step
         folder = Path(name)
         prepared = folder / "prepared.onnx"
         prepare(source.path, prepared)
-        ranges = find_ranges(
-            prepared, data, settings.calibration, settings.percentile, settings.batch_size, folder, context.report
-        )
+        method, memory = settings.calibration, settings.calibration_memory_bytes
+        how = plan_calibration(prepared, data, method, settings.batch_size, memory)
+        ranges = find_ranges(prepared, data, method, settings.percentile, how, context.report)
         context.report(0.85, "quantizing weights")
         signature = _quantize(prepared, target, ranges, settings)
     context.report(0.95, "reading the optimized graph")
@@ -67,9 +70,12 @@ def run(settings: StaticSettings, inputs: Mapping[str, InputFile], context: Step
         "quantized_nodes": dict(sorted(quantized.items())),
         "float_nodes": left,
         "ranges": _summary(ranges),
+        "calibration": how.record(),
         "kernels": kernels.record(),
         "warnings": [f"{node} runs on a float kernel" for node in kernels.unfused],
     }
+    if not how.fits:
+        facts["warnings"].append(f"calibration needs more memory than it was given: about {how.estimate_bytes} bytes")
     return Outputs({"onnx": OutputFile(target, "onnx", signature)}, facts)
 
 
@@ -105,6 +111,8 @@ def _quantize(prepared: Path, target: Path, ranges: dict[str, Range], settings: 
             {},
         )
         quantizer.quantize_model()
+        if settings.int8.weights is WeightType.UINT8:
+            to_unsigned(quantizer.model.model)
         quantizer.model.save_model_to_file(str(target), False)
     except Exception as error:  # onnxruntime raises a dozen unrelated classes
         raise ToolchainError(

@@ -49,7 +49,7 @@ class SlicesGate(DropGate):
 
     function: str = Field(
         pattern=FUNCTION,
-        description="python:module:function(x, labels), beside the recipe, that gives the name of every sample's slice",
+        description="python:module:function(x, labels), beside the checkpoint, that names the slice of every sample",
     )
 
 
@@ -60,7 +60,7 @@ class FlipsGate(Section):
 
 
 class CalibrationErrorGate(RiseGate):
-    """Expected calibration error of the predicted probabilities (equal-mass bins)."""
+    """Expected calibration error of the predicted probabilities, both models in the variant's bins."""
 
     bins: int = Field(15, ge=2, le=100, description="bins of equal mass")
 
@@ -94,7 +94,7 @@ class MetricGate(Section):
     name: str = Field("metric", pattern=r"^[a-z][a-z0-9_]*$", description="what reports call it")
     function: str = Field(
         pattern=FUNCTION,
-        description="python:module:function(outputs, labels), beside the recipe, that gives one number",
+        description="python:module:function(outputs, labels), beside the checkpoint, that gives one number",
     )
     better: Direction = Field(description="higher or lower: which way is better")
     max_loss: float = Field(gt=0, description="margin: by how much it may get worse, in its own unit")
@@ -116,7 +116,18 @@ class Gates(Section):
     fidelity: FidelityGate | None = Field(None, description="nearness to the checkpoint's outputs, without labels")
     metric: MetricGate | None = Field(None, description="a metric of your own")
 
+    @model_validator(mode="after")
+    def _own_name(self) -> Self:
+        if self.metric is not None and self.metric.name in {*type(self).model_fields, "accuracy"} - {"metric"}:
+            raise ValueError(f"metric.name: {self.metric.name} is the name of a check that Edgemill has")
+        return self
+
     @property
     def declared(self) -> tuple[str, ...]:
         """Names of the checks that are switched on."""
         return tuple(name for name in type(self).model_fields if getattr(self, name) is not None)
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """Own functions that the checks call, as python:module:function."""
+        return tuple(gate.function for gate in (self.slices, self.metric) if gate is not None)

@@ -140,8 +140,13 @@ class Calibration(StrEnum):
     """How an activation range is found from calibration samples."""
 
     MINMAX = "minmax"
+    """All values seen."""
     ENTROPY = "entropy"
+    """The quantized values tell most about the real ones (least Kullback-Leibler divergence)."""
     PERCENTILE = "percentile"
+    """All but a given share of the values."""
+    MSE = "mse"
+    """The quantized values are nearest to the real ones (least mean squared error)."""
 
 
 class Granularity(StrEnum):
@@ -167,6 +172,9 @@ class Quantize(Section):
     schemes: tuple[Scheme, ...] = Field((Scheme.INT8_STATIC,), min_length=1, description="each becomes a candidate")
     calibration: Calibration = Field(Calibration.MINMAX, description="how activation ranges are found")
     percentile: float = Field(99.99, gt=50, le=100, description="used by calibration: percentile")
+    calibration_memory_bytes: int = Field(
+        1 << 30, gt=0, description="memory that calibration may take; with less it takes more passes"
+    )
     granularity: Granularity = Field(Granularity.PER_CHANNEL, description="how many scales a weight tensor has")
     qat: Qat = Field(Qat(), description="training for the scheme int8_qat")
 

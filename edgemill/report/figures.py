@@ -21,6 +21,8 @@ _RANK = {
 _SCORE_NAMES = {
     Task.CLASSIFICATION: "accuracy",
     Task.REGRESSION: f"{MINUS}mean abs. error",
+    Task.ANOMALY: "AUC",
+    Task.ANOMALY: "AUC",
     Task.UNLABELLED: "agreement",
 }
 
@@ -117,6 +119,18 @@ def shrinkage(profile: Profile | None, baseline: Baseline | None) -> float | Non
 def count_text(value: int | None) -> str:
     """A count with thousands separators."""
     return NONE if value is None else f"{value:,}"
+
+
+def share_text(value: float | None) -> str:
+    """A share as a percentage that shows 100 % only where it is all."""
+    if value is None:
+        return NONE
+    return "100 %" if value == 1 else f"{min(100 * value, 99.99):.4g} %"
+
+
+def has_foreign_arithmetic(target: TargetResult) -> bool:
+    """Whether answers of some variant were not, or not only, computed natively."""
+    return any(item.arithmetic is not None and item.arithmetic.is_notable for item in target.variants)
 
 
 def duration_text(seconds: float) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from importlib import resources
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from edgemill.report import charts, figures
+from edgemill.report.sustained_chart import sustained_svg
 from edgemill.summary import Status, Summary, TargetResult, VariantResult
+from edgemill.validate import words
 
 _STATUS_WORDS = {
     Status.SELECTED: "PASS · default",
@@ -21,23 +23,35 @@ _STATUS_WORDS = {
 
 def render_html(summary: Summary) -> str:
     """The whole report; write it as UTF-8."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    files = resources.files("edgemill.report")
-    template = environment.from_string((files / "report.html.j2").read_text(encoding="utf-8"))
+    environment = Environment(
+        loader=PackageLoader("edgemill", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     margin = summary.budget.max_accuracy_drop
 
     def pareto(target: TargetResult) -> Markup:
         return Markup(charts.pareto_svg(target, summary.task, margin))
 
     def interval(variant: VariantResult) -> Markup:
-        return Markup(charts.interval_svg(variant.verdict, summary.task) if variant.verdict else "")
+        return Markup(charts.interval_svg(variant.drop_check, summary.task) if variant.drop_check else "")
 
-    return template.render(
+    def sustained(target: TargetResult) -> Markup:
+        found = target.sustained
+        if found is None:
+            return Markup()
+        return Markup(sustained_svg(found.columns, found.model_dump()))
+
+    return environment.get_template("report.html.j2").render(
         summary=summary,
         task=summary.task,
-        css=Markup((files / "report.css").read_text(encoding="utf-8")),
+        css=Markup((resources.files("edgemill.report") / "report.css").read_text(encoding="utf-8")),
         figures=figures,
+        words=words,
         pareto=pareto,
+        sustained=sustained,
         interval=interval,
         status_word=lambda status: _STATUS_WORDS[status],
     )

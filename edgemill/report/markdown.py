@@ -6,6 +6,7 @@ import re
 
 from edgemill.report import figures
 from edgemill.summary import Summary, TargetResult, VariantResult
+from edgemill.validate import words
 
 
 def render_markdown(summary: Summary) -> str:
@@ -82,11 +83,28 @@ def _target(target: TargetResult, summary: Summary) -> list[str]:
     reasons = [variant for variant in variants if not variant.passed and variant.reason]
     if reasons:
         lines += ["", *(f"- **{_cell(v.candidate)}** {v.status}: {_cell(v.reason)}" for v in reasons)]
-    return lines
+    return lines + _evidence(target)
+
+
+def _evidence(target: TargetResult) -> list[str]:
+    lines: list[str] = []
+    for variant in figures.ordered(target):
+        name = f"**{_cell(variant.candidate)}**"
+        lines += [
+            f"- {name} {check.gate} {check.verdict}: {_cell(words.interval_text(check))}, n {check.n:,}"
+            for check in (variant.checks if variant.further_checks else ())
+        ]
+        if variant.arithmetic is not None and variant.arithmetic.is_notable:
+            remarks = "; ".join(variant.arithmetic.remarks)
+            lines.append(
+                f"- {name} answers {_cell(variant.arithmetic.source)}{': ' if remarks else ''}{_cell(remarks)}"
+            )
+        lines += [f"- {name} not faster: {_cell(cause.title)}. {_cell(cause.text)}" for cause in variant.slow_because]
+    return ["", *lines] if lines else []
 
 
 def _variant(number: int, variant: VariantResult, summary: Summary) -> str:
-    task, profile, verdict = summary.task, variant.profile, variant.verdict
+    task, profile, verdict = summary.task, variant.profile, variant.drop_check
     times = (
         (
             figures.time_text(profile.latency_p50_ms),

@@ -42,9 +42,20 @@ def _target(target: TargetResult, summary: Summary) -> list[RenderableType]:
         for variant in figures.ordered(target)
         if variant.status in (Status.FAILED, Status.INCONCLUSIVE) and variant.reason
     ]
+    parts += [
+        Text(f"  {variant.candidate} is not faster: {variant.slow_because[0].title}", style="dim")
+        for variant in figures.ordered(target)
+        if variant.slow_because
+    ]
     dropped = sum(variant.status is Status.DROPPED for variant in target.variants)
     if dropped:
         parts.append(Text(f"  {dropped} dropped before the gate; the report says why, one by one", style="dim"))
+    chosen = target.selected_variant
+    if chosen is not None and chosen.arithmetic is not None and chosen.arithmetic.is_notable:
+        remarks = "; ".join(chosen.arithmetic.remarks)
+        parts.append(
+            Text(f"  answers {chosen.arithmetic.source}{': ' if remarks else ''}{remarks}", style="dim italic")
+        )
     if figures.source_note(target.source):
         parts.append(Text(f"  {figures.source_note(target.source)}", style="dim italic"))
     return parts
@@ -81,7 +92,7 @@ def _cells(variant: VariantResult, summary: Summary) -> list[RenderableType]:
         Text(variant.candidate),
         Text(str(variant.status), style=_STATUS_STYLES[variant.status]),
         figures.score_text(variant.accuracy, task),
-        figures.bound_text(variant.verdict, task),
+        figures.bound_text(variant.drop_check, task),
         figures.time_text(profile.latency_p50_ms) if profile else figures.NONE,
         f"{ratio.estimate:.3f}" if ratio else figures.NONE,
         figures.bytes_text(profile.compressed_bytes) if profile else figures.NONE,

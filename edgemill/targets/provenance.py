@@ -1,16 +1,25 @@
 """Where a figure comes from (design rule 7), so that figures of different source are never mixed unmarked.
 
 `measured:native`
-    taken on the target's own architecture.
+    taken on the target's own architecture, on a CPU that calculates as the target's does.
 `proxy:x86_64-host`
-    taken on a machine of another architecture whose kernels are of the same kind: an indication.
+    taken on a machine of another architecture or generation whose kernels are of the same kind: an
+    indication.
 `unlike:x86_64-host`
     taken on a machine that lacks fast kernels for the target's arithmetic: says nothing of the device.
+
+These are the labels of times. By what the answers of a model were calculated is said by
+`edgemill.emulate.arithmetic.how_executed`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Set
+
+from edgemill.targets.cpu import cpu_features
 from edgemill.targets.spec import ActivationType, Target
+
+NATIVE = "measured:native"
 
 _ALIASES = {"amd64": "x86_64", "arm64": "aarch64"}
 
@@ -20,16 +29,31 @@ def architecture(machine: str) -> str:
     return _ALIASES.get(machine.lower(), machine.lower())
 
 
-def provenance(target: Target, host_arch: str) -> str:
+def difference(target: Target, host_arch: str, features: Set[str] | None = None) -> str:
+    """Why a machine does not calculate as a target does; empty where it does.
+
+    Args:
+        target: the device class.
+        host_arch: `platform.machine()` of the machine.
+        features: of its CPU, see `cpu_features`; None: this machine's.
+    """
+    host, wanted = architecture(host_arch), architecture(target.arch)
+    if host != wanted:
+        return f"this machine is {host}, the target {wanted}"
+    return target.cpu.refusal(cpu_features() if features is None else features)
+
+
+def provenance(target: Target, host_arch: str, features: Set[str] | None = None) -> str:
     """Label of times that were taken on this host for a target.
 
     Args:
         target: the device class that the figure is for.
         host_arch: `platform.machine()` of the machine that measured.
+        features: of its CPU, see `cpu_features`; None: this machine's.
     """
+    if not difference(target, host_arch, features):
+        return NATIVE
     host = architecture(host_arch)
-    if host == architecture(target.arch):
-        return "measured:native"
     return f"{'proxy' if _comparable(target, host) else 'unlike'}:{host}-host"
 
 

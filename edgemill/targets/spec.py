@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Set
 from enum import StrEnum
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from typing import Literal
 
 import yaml
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from edgemill.artifact import Frozen, canonical_json, digest_text
 from edgemill.errors import RecipeError
@@ -22,6 +24,15 @@ class ActivationType(StrEnum):
     """For x86: U8S8 runs on VNNI; S8S8 falls back to slow kernels."""
     INT8 = "int8"
     """For ARM and LiteRT."""
+
+
+class WeightType(StrEnum):
+    """Integer type of quantized weights."""
+
+    INT8 = "int8"
+    """Zero point 0."""
+    UINT8 = "uint8"
+    """The same grid with zero point 128. U8U8 products never saturate, and need slower kernels on x86."""
 
 
 class RuntimeSpec(Frozen):
@@ -40,6 +51,34 @@ class Int8Arithmetic(Frozen):
         description="7-bit weights, for CPUs whose 16-bit intermediate saturates (AVX2 without VNNI)"
     )
     per_channel: bool = True
+    weights: WeightType = WeightType.INT8
+
+
+class CpuFeatures(Frozen):
+    """What makes a CPU calculate as the target's does, in the names of /proc/cpuinfo."""
+
+    any_of: tuple[str, ...] = Field((), description="one of these must be there; empty: nothing is asked")
+    none_of: tuple[str, ...] = Field((), description="none of these may be there")
+
+    def refusal(self, features: Set[str]) -> str:
+        """Why a CPU with these features calculates otherwise; empty where it does not."""
+        if self.any_of and not features & set(self.any_of):
+            return f"this CPU has none of {', '.join(self.any_of)}"
+        if strange := [name for name in self.none_of if name in features]:
+            return f"this CPU has {', '.join(strange)}, which the target lacks"
+        return ""
+
+
+class Emulation(Frozen):
+    """A CPU of the target's class in an emulator of user programs. Its numbers count, its times never do."""
+
+    emulator: Literal["qemu-x86_64", "qemu-aarch64"] = Field(description="program of the package qemu-user")
+    cpu: str = Field(min_length=1, description="value of the emulator's option -cpu")
+
+    @property
+    def arch(self) -> str:
+        """Architecture of the programs that the emulator runs, as platform.machine() names it."""
+        return self.emulator.removeprefix("qemu-")
 
 
 class Limits(Frozen):
@@ -48,6 +87,21 @@ class Limits(Frozen):
     flash_bytes: int | None = None
     ram_bytes: int | None = None
     latency_ms: float | None = None
+
+
+class PowerEnvelope(Frozen):
+    """Power that a device class draws, for estimates where no sensor is; see `benchmark.energy.envelope`."""
+
+    idle_w: float = Field(gt=0, description="watts while nothing runs")
+    active_w: float = Field(gt=0, description="watts while `active_cores` cores compute")
+    active_cores: int = Field(gt=0, description="cores that were busy when active_w was taken")
+    source: str = Field(min_length=20, description="which device was measured how, by whom and when")
+
+    @model_validator(mode="after")
+    def _active_is_more(self) -> PowerEnvelope:
+        if self.active_w <= self.idle_w:
+            raise ValueError("active_w must be above idle_w")
+        return self
 
 
 class Target(Frozen):
@@ -63,7 +117,10 @@ class Target(Frozen):
     opset: int | None = Field(None, description="highest ONNX opset of the oldest supported runtime")
     ir_version: int | None = Field(None, description="highest ONNX IR version of the oldest supported runtime")
     int8: Int8Arithmetic
+    cpu: CpuFeatures = CpuFeatures()
+    emulation: Emulation | None = Field(None, description="how the target's arithmetic is had on another machine")
     limits: Limits = Limits()
+    power: PowerEnvelope | None = Field(None, description="left out where no figure can be cited")
 
     @property
     def digest(self) -> str:

@@ -13,6 +13,7 @@ from edgemill.data.dataset import Dataset, SplitName
 from edgemill.errors import DataError, RecipeError
 from edgemill.recipe import Task
 from edgemill.tf import keras, tf
+from edgemill.train import WITHOUT_LABELS
 from edgemill.train.features import FeatureLoss
 from edgemill.train.teacher import Teacher
 
@@ -40,11 +41,11 @@ class Objective:
 
     Classification: cross-entropy with the labels, and temperature^2 * KL(teacher || student) with
     both logits divided by the temperature (Hinton et al. 2015, section 2). Regression: squared
-    errors. Unlabelled: the teacher only.
+    errors. Unlabelled and anomaly: the teacher only.
 
     Attributes:
         task: what the model answers.
-        teacher: needed where soft_weight > 0, for task unlabelled, and for features.
+        teacher: needed where soft_weight > 0, for tasks that train without labels, and for features.
         temperature: softens both answers.
         soft_weight: share of the teacher's answers in the loss.
         features: an additional loss on feature maps.
@@ -57,18 +58,18 @@ class Objective:
     features: FeatureLoss | None = None
 
     def __post_init__(self) -> None:
-        needed = self.soft_weight > 0 or self.task is Task.UNLABELLED or self.features is not None
+        needed = self.soft_weight > 0 or self.task in WITHOUT_LABELS or self.features is not None
         if needed and self.teacher is None:
             raise RecipeError(
                 "Learning from a teacher needs a teacher.",
                 where=f"task {self.task}",
                 got=f"soft_weight {self.soft_weight}",
             )
-        if self.task is Task.UNLABELLED and self.soft_weight < 1:
+        if self.task in WITHOUT_LABELS and self.soft_weight < 1:
             raise RecipeError(
                 "There are no labels to learn from.",
                 where="soft_weight",
-                expected="1 for task unlabelled",
+                expected=f"1 for task {self.task}",
                 got=str(self.soft_weight),
             )
 
@@ -85,14 +86,17 @@ class Objective:
 def answer_kind(model: Any, task: Task, data: Dataset) -> Answer:
     """Find what a model's output means.
 
-    Regression always answers with values, and so does an unlabelled model whose output has the
-    shape of its input (an autoencoder) or more than one axis. Everything else answers with class
+    Regression always answers with values, and so do an anomaly detector (its score, or a
+    reconstruction) and an unlabelled model whose output has the shape of its input (an
+    autoencoder) or more than one axis. Everything else answers with class
     scores; the final activation of the last layer tells which form they have. Where the last layer
     has no known activation (e.g. a nested model), outputs that are probabilities of 64 training samples
     summing to 1 are taken for a softmax.
     """
     shape = tuple(model.output_shape[1:])
-    if task is Task.REGRESSION or (task is Task.UNLABELLED and (len(shape) != 1 or shape == data.sample_shape)):
+    if task in (Task.REGRESSION, Task.ANOMALY) or (
+        task is Task.UNLABELLED and (len(shape) != 1 or shape == data.sample_shape)
+    ):
         return Answer.VALUES
     if len(shape) != 1:
         raise DataError(
@@ -179,7 +183,7 @@ def checked_labels(
     Raises:
         DataError: labels that do not fit the model's output.
     """
-    if objective.task is Task.UNLABELLED:
+    if objective.task in WITHOUT_LABELS:
         return None
     labels = data.labels(split)
     if kind is Answer.VALUES:

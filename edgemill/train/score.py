@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from edgemill.data.dataset import Dataset, SplitName
 from edgemill.recipe import Task
+from edgemill.train import WITHOUT_LABELS
 from edgemill.train.teacher import Teacher
 
 _CHUNK = 512
@@ -52,6 +53,6 @@ def score(answers: NDArray[np.float32], expected: NDArray[np.generic], values: b
 
 def teacher_score(teacher: Teacher, data: Dataset, task: Task, values: bool) -> float:
     """The teacher's own validation score; 1 (or error 0) by definition where there are no labels."""
-    labels = None if task is Task.UNLABELLED else data.labels(SplitName.VALIDATION)
+    labels = None if task in WITHOUT_LABELS else data.labels(SplitName.VALIDATION)
     answers = predictions(teacher.outputs if values else teacher.logits, data)
     return score(answers, reference(teacher, labels, values, data), values)

@@ -6,7 +6,8 @@ from pydantic import Field
 
 from edgemill.artifact import Frozen
 from edgemill.data.dataset import SplitName
-from edgemill.recipe import Budget, Task
+from edgemill.emulate.machine import Machine
+from edgemill.recipe import Budget, Gates, Task
 from edgemill.step import Step
 from edgemill.validate.verdict import Decision, GateFacts, Verdict
 
@@ -14,7 +15,7 @@ __all__ = ["GATE", "PREDICT", "SCREEN", "Decision", "GateFacts", "GateSettings",
 
 PREDICT = Step(
     name="validate.predict",
-    version=1,
+    version=2,
     body="edgemill.validate.predict:run",
     tools=("onnxruntime", "ai-edge-litert", "numpy"),
     time_limit_s=3600.0,
@@ -23,7 +24,7 @@ PREDICT = Step(
 
 SCREEN = Step(
     name="validate.screen",
-    version=1,
+    version=2,
     body="edgemill.validate.gate:run",
     tools=("numpy", "scipy"),
     time_limit_s=1800.0,
@@ -32,7 +33,7 @@ SCREEN = Step(
 
 GATE = Step(
     name="validate.gate",
-    version=1,
+    version=2,
     body="edgemill.validate.gate:run",
     tools=("numpy", "scipy"),
     time_limit_s=1800.0,
@@ -46,7 +47,10 @@ class PredictSettings(Frozen):
     split: SplitName = Field(description="validation for selection, test for the gate")
     task: Task
     threads: int = Field(default=1, gt=0, description="threads of the runtime")
-    batch_size: int = Field(default=256, gt=0, description="samples of one call of the runtime")
+    batch_size: int = Field(default=256, gt=0, description="samples between two reports of progress")
+    machine: Machine | None = Field(
+        default=None, description="what answers, see edgemill.emulate.machine.how_executed; None: this host as it is"
+    )
 
 
 class GateSettings(Frozen):
@@ -55,4 +59,6 @@ class GateSettings(Frozen):
     split: SplitName = Field(default=SplitName.TEST, description="split on which both predictions were made")
     task: Task
     budget: Budget
-    resamples: int = Field(default=4999, ge=999, description="bootstrap resamples; used for real-valued scores only")
+    gates: Gates = Field(default=Gates(), description="checks beside the budget, at the budget's confidence")
+    resamples: int = Field(default=4999, ge=999, description="bootstrap resamples")
+    metric_seconds: float = Field(default=120.0, gt=0, description="time budget of the recipe's own metric")

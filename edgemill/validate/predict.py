@@ -1,4 +1,4 @@
-"""Step body: answers of a compiled file on one split, through the target's own runtime."""
+"""Step body: answers of a compiled file on one split, through the target's own runtime, in its own arithmetic."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from edgemill.data.dataset import Dataset
+from edgemill.emulate.answering import Answering, open_on
+from edgemill.emulate.machine import on_this_host
 from edgemill.errors import DataError, ToolchainError
 from edgemill.recipe import Task
-from edgemill.runtimes import open_model
-from edgemill.runtimes.base import LoadedModel
 from edgemill.step import InputFile, OutputFile, Outputs, StepContext
 from edgemill.validate import PredictSettings
-from edgemill.validate.scores import count_non_finite, score_samples
+from edgemill.validate.scores import count_non_finite, reconstructs, split_score
 
 PREDICTIONS = "predictions.npy"
 
@@ -33,21 +33,39 @@ def run(settings: PredictSettings, inputs: Mapping[str, InputFile], context: Ste
         predictions: float32 (N, *output_shape), .npy; NaN and infinity are kept as they come.
 
     Facts: `samples`, `non_finite` (output values), and where there are labels and every output is
-    finite, `score` (mean, higher is better).
+    finite, `score` (mean, higher is better). Of what answered: `source` (measured:native,
+    emulated:qemu-..., probed:qemu-..., proxy:...-host), `machine`, and `reason` where it is not the
+    target's own hardware.
     """
     model_file, data = inputs["model"], Dataset(inputs["data"].path)
-    model = open_model(model_file.path, model_file.artifact.kind, settings.threads)
+    machine = settings.machine or on_this_host()
+    model = open_on(machine, model_file.path, model_file.artifact.kind, settings.threads)
     path = context.out / PREDICTIONS
     outputs = _predict_all(model, data, settings, path, context)
     non_finite = count_non_finite(outputs)
-    facts: dict[str, Any] = {"split": str(settings.split), "samples": len(outputs), "non_finite": non_finite}
-    if settings.task is not Task.UNLABELLED and non_finite == 0:
-        facts["score"] = float(score_samples(settings.task, outputs, data.labels(settings.split)).mean())
+    facts: dict[str, Any] = {
+        "split": str(settings.split),
+        "samples": len(outputs),
+        "non_finite": non_finite,
+        "source": machine.source,
+        "machine": machine.identity,
+        "reason": machine.reason,
+    }
+    score = _score(settings, outputs, data) if non_finite == 0 else None
+    if score is not None:
+        facts["score"] = score
     return Outputs(files={"predictions": OutputFile(path, kind="predictions", facts=facts)}, facts=facts)
 
 
+def _score(settings: PredictSettings, outputs: NDArray[np.float32], data: Dataset) -> float | None:
+    """Score of the split; None where labels or outputs do not fit, which the gate then names."""
+    labels = None if settings.task is Task.UNLABELLED else data.labels(settings.split)
+    needs_input = settings.task is Task.ANOMALY and reconstructs(outputs, data.sample_shape)
+    return split_score(settings.task, outputs, labels, data.features(settings.split) if needs_input else None)
+
+
 def _predict_all(
-    model: LoadedModel, data: Dataset, settings: PredictSettings, path: Path, context: StepContext
+    model: Answering, data: Dataset, settings: PredictSettings, path: Path, context: StepContext
 ) -> NDArray[np.float32]:
     total = data.sizes[str(settings.split)]
     if total == 0:

@@ -60,6 +60,20 @@ class Verdict(Frozen):
         return self.verdict is Decision.PASS
 
 
+class Group(Frozen):
+    """A class or slice within a check that looks at every one of them on its own."""
+
+    gate: str = Field(description="the check that it belongs to: classes or slices")
+    name: str = Field(description="the class number, or the slice's name")
+    n: int = Field(gt=0, description="paired samples in it")
+    lost: int = Field(ge=0, description="right in the baseline, wrong in the variant")
+    won: int = Field(ge=0, description="wrong in the baseline, right in the variant")
+    estimate: FiniteFloat = Field(description="observed drop of the accuracy within it")
+    lower: FiniteFloat = Field(description="one-sided lower bound of its own, not corrected")
+    upper: FiniteFloat = Field(description="one-sided upper bound of its own, not corrected")
+    verdict: Decision = Field(description="PASS at the full level; FAIL with Holm's correction over all groups")
+
+
 class GateFacts(Frozen):
     """Facts of `validate.gate` and `validate.screen`; read them with `GateFacts.model_validate(facts)`."""
 
@@ -67,9 +81,34 @@ class GateFacts(Frozen):
         description="of all checks together: the first that failed, else the first undecided, else the main one"
     )
     checks: tuple[Verdict, ...] = Field(default=(), description="every declared check, the main one first")
-    accuracy: FiniteFloat | None = Field(default=None, description="score of the variant; None where it is broken")
-    baseline_accuracy: FiniteFloat
+    groups: tuple[Group, ...] = Field(default=(), description="every class and slice of the checks that have such")
+    accuracy: FiniteFloat | None = Field(
+        default=None, description="score of the variant; None where it cannot be computed"
+    )
+    baseline_accuracy: FiniteFloat | None = Field(description="of the baseline; None where labels are broken")
     lost: int | None = Field(default=None, description="right in the baseline, wrong here; None for real-valued scores")
     won: int | None = Field(default=None, description="wrong in the baseline, right here")
     flip_rate: FiniteFloat | None = Field(default=None, description="share of samples with another answer")
-    fault: str | None = Field(default=None, description="name of the fault of broken predictions")
+    fault: str | None = Field(
+        default=None, description="name of what is broken (`edgemill.validate.faults.Fault`), e.g. non_finite"
+    )
+
+    @property
+    def main(self) -> Verdict:
+        """The check of the recipe's budget; its estimate is the drop of the score."""
+        return self.checks[0] if self.checks else self.verdict
+
+
+def combine(checks: tuple[Verdict, ...]) -> Verdict:
+    """One verdict of several checks, the main one first: the first FAIL, else the first INCONCLUSIVE, else the main.
+
+    A variant ships only if every check passes, each at the full level. That is an intersection-union
+    test (Berger 1982, Technometrics 24:295-300): a variant with any true loss beyond its margin must
+    pass that one check by mistake, which has at most the probability 1 - confidence. So a PASS of
+    all needs no correction for their number.
+    """
+    for decision in (Decision.FAIL, Decision.INCONCLUSIVE):
+        for check in checks:
+            if check.verdict is decision:
+                return check
+    return checks[0]

@@ -47,13 +47,26 @@ def measured(ratio: float, size: int) -> StepRecord:
     times = {
         "latency_p50_ms": ratio,
         "latency_p95_ms": ratio,
+        "latency_p99_ms": ratio,
         "ratio": ratio,
         "ratio_lower": ratio,
         "ratio_upper": ratio,
+        "rounds_counted": 32,
+        "stopped": "precise",
+        "batches": [],
     }
-    sizes = {"size_bytes": size, "compressed_bytes": size, "peak_rss_bytes": 10, "baseline_peak_rss_bytes": 10}
-    baseline = {"baseline_size_bytes": 100, "baseline_compressed_bytes": 100}
-    baseline |= {"baseline_p50_ms": 1.0, "baseline_p95_ms": 1.0}
+    shared = {
+        "size_bytes": 100,
+        "compressed_bytes": 100,
+        "transfer_bytes": 100,
+        "peak_rss_bytes": 10,
+        "arena_bytes": None,
+        "throughput_per_s": 1000.0,
+        "cold_start_ms": 100.0,
+    }
+    baseline = {f"baseline_{name}": value for name, value in shared.items()}
+    baseline |= {"baseline_p50_ms": 1.0, "baseline_p95_ms": 1.0, "baseline_p99_ms": 1.0}
+    sizes = shared | {"size_bytes": size, "compressed_bytes": size, "transfer_bytes": size}
     return record("benchmark", {**times, **sizes, **baseline, "ratio_confidence": 0.95, "source": "measured:native"})
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import multiprocessing
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -12,7 +14,8 @@ from hypothesis import strategies as st
 
 from edgemill.artifact import canonical_json, digest_path
 from edgemill.errors import StoreError
-from edgemill.store import Store, write_atomically
+from edgemill.files import locked
+from edgemill.store import StepRecord, Store, write_atomically
 
 
 @given(st.binary(max_size=4096))
@@ -65,6 +68,55 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
         write_atomically(path, "new")
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["record.json"]
+
+
+def test_what_a_killed_writer_left_is_used_and_not_kept(tmp_path):
+    (tmp_path / ".tmp-record.json").write_text("half of a rec")
+    write_atomically(tmp_path / "record.json", "whole")
+    assert (tmp_path / "record.json").read_text() == "whole"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["record.json"]
+
+
+def _write_often(path: str) -> None:
+    for _ in range(200):
+        write_atomically(Path(path), "x" * 1000)
+
+
+def test_writers_of_one_file_do_not_disturb_each_other(tmp_path):
+    context = multiprocessing.get_context("fork")
+    writers = [context.Process(target=_write_often, args=(str(tmp_path / "file"),)) for _ in range(3)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert [writer.exitcode for writer in writers] == [0, 0, 0]
+    assert (tmp_path / "file").read_text() == "x" * 1000
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def record(key: str) -> StepRecord:
+    return StepRecord(
+        key=key, step="test.step", version=1, settings={}, inputs={}, outputs={}, facts={}, tools={}, seed=0, extra={},
+        wall_s=0.0, finished_at="2026-01-01T00:00:00+00:00",
+    )  # fmt: skip
+
+
+def test_opening_the_store_removes_what_kills_left_and_nothing_that_is_in_use(tmp_path):
+    store = Store(tmp_path)
+    done, running, interrupted = (digit * 64 for digit in "abc")
+    for key in (done, running, interrupted):
+        (store.workspace(key) / "resume" / "epoch").write_text("3")
+    store.commit(record(done))  # killed before it tidied up
+    store.commit(record(running))  # its output is damaged, and it runs again
+    (tmp_path / "work" / "put-abandoned").mkdir()
+    with store.lock(running):
+        Store(tmp_path)
+        assert sorted(path.name for path in (tmp_path / "work").iterdir()) == [running, interrupted]
+    with locked(tmp_path / "locks" / "putting", fcntl.LOCK_SH):  # another process puts something
+        (tmp_path / "work" / "put-of-another").mkdir()
+        Store(tmp_path)
+        assert (tmp_path / "work" / "put-of-another").exists()
+    assert (store.workspace(interrupted) / "resume" / "epoch").read_text() == "3"
 
 
 def test_a_full_disk_is_said_at_once(tmp_path, monkeypatch):

@@ -72,6 +72,17 @@ class TestStatic:
         assert widths[Calibration.PERCENTILE] < widths[Calibration.MINMAX]
         assert widths[Calibration.ENTROPY] <= widths[Calibration.MINMAX]
 
+    def test_a_small_memory_changes_the_way_and_not_the_result(self, workshop: Any, tmp_path: Path) -> None:
+        wide, narrow = (
+            self.run(workshop, tmp_path / name, calibration_memory_bytes=memory).facts
+            for name, memory in (("wide", 1 << 30), ("narrow", 1 << 10))
+        )
+        assert wide["calibration"]["passes"] == 1
+        assert wide["calibration"]["estimate_bytes"] <= wide["calibration"]["budget_bytes"]
+        assert narrow["calibration"]["passes"] == narrow["calibration"]["tensors"] > 1
+        assert narrow["ranges"]["median_width"] == pytest.approx(wide["ranges"]["median_width"], rel=1e-4)
+        assert "memory" in narrow["warnings"][0]
+
     def test_per_channel_has_a_scale_for_each_channel(self, workshop: Any, tmp_path: Path) -> None:
         sizes = {}
         for granularity in Granularity:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from edgemill.artifact import digest_text
+from edgemill.evidence import Arithmetic, SlowCause, Span, SustainedRun
 from edgemill.recipe import Budget, Task
 from edgemill.summary import (
     Baseline,
@@ -23,7 +24,7 @@ from edgemill.summary import (
 )
 from edgemill.validate.decide import failed
 from edgemill.validate.paired_proportions import compare_binary
-from edgemill.validate.verdict import Verdict
+from edgemill.validate.verdict import Bound, Decision, Verdict
 
 BUDGET = Budget(max_accuracy_drop=0.005, confidence=0.95)
 START = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -199,9 +200,88 @@ def full_target(name: str, title: str, source: str) -> TargetResult:
             validation_score=0.9414,
             accuracy=BASELINE_ACCURACY,
         ),
-        variants=variants,
+        variants=tuple(with_evidence(variant, source) for variant in variants),
+        sustained=SUSTAINED if source == "measured:native" else None,
         bundle=f"bundles/{name}",
     )
+
+
+def with_evidence(variant: VariantResult, source: str) -> VariantResult:
+    """The variant with further checks, the arithmetic of its answers, and the cause where it is slow."""
+    native = source == "measured:native"
+    found: dict[str, object] = {"arithmetic": Arithmetic(source="measured:native") if native else EMULATED}
+    if variant.candidate == "int8_dynamic":
+        found["slow_because"] = (CONV_INTEGER,)
+    if variant.candidate == "distill-int8_static":
+        assert variant.verdict is not None
+        found["checks"] = (variant.verdict, FLIPS, FIDELITY)
+    return variant.model_copy(update=found)
+
+
+EMULATED = Arithmetic(
+    source="emulated:qemu-aarch64",
+    note="this machine is x86_64, the target aarch64",
+    compared=256,
+    bit_equal=0.984375,
+    agreement=0.99609375,
+    max_difference=1.92,
+    first_layer="QLinearConv stem",
+    cures=("as_it_is: parted from QLinearConv on, off by up to 1.92", "reduce_range: equal, kept"),
+)
+CONV_INTEGER = SlowCause(
+    cause="conv_integer",
+    title="convolutions quantized at run time",
+    text="10 ConvInteger nodes take 97 % of the time: 1,340 of 1,380 us.",
+    remedy="quantize statically: int8_static",
+    share_of_time=0.97,
+)
+FLIPS = Verdict(
+    gate="flips",
+    verdict=Decision.PASS,
+    estimate=0.0231,
+    lower=0.0207,
+    upper=0.0257,
+    margin=0.03,
+    unit="points",
+    confidence=0.95,
+    n=10_000,
+    method="proportion, exact (Clopper and Pearson 1934)",
+    reason="the rate is below 2.57 points at 95 % confidence, within the margin of 3 points",
+)
+FIDELITY = Verdict(
+    gate="fidelity_sqnr",
+    verdict=Decision.INCONCLUSIVE,
+    estimate=20.4,
+    lower=19.8,
+    upper=21.1,
+    margin=20.0,
+    bound=Bound.ABOVE,
+    unit="dB",
+    confidence=0.95,
+    n=10_000,
+    method="percentile bootstrap",
+    reason="the ratio may lie from 19.8 to 21.1 dB, the floor is 20 dB",
+)
+SUSTAINED = SustainedRun(
+    minutes=3.0,
+    source="measured:native",
+    first_minute=Span(from_s=0, to_s=60, p50_ms=0.0215, p95_ms=0.0241, temperature_c=51.5),
+    steady_state=Span(from_s=120, to_s=180, p50_ms=0.0262, p95_ms=0.0303, temperature_c=84.0),
+    throttle_onset_s=74.0,
+    throttle_evidence=("temperature rises", "clock falls"),
+    sensors_missing={"energy": "no meter"},
+    series=digest_text("series"),
+    columns={
+        "start_s": tuple(float(second) for second in range(0, 180, 6)),
+        "length_s": (1.0,) * 30,
+        "p50_ms": tuple(0.0215 if second < 74 else 0.0262 for second in range(0, 180, 6)),
+        "p95_ms": tuple(0.0241 if second < 74 else 0.0303 for second in range(0, 180, 6)),
+        "temperature_c": tuple(min(84.0, 50 + second / 2) for second in range(0, 180, 6)),
+        "mhz": tuple(2400.0 if second < 74 else 1800.0 for second in range(0, 180, 6)),
+        "joules": (None,) * 30,
+        "taken": (0.0,) * 30,
+    },
+)
 
 
 def failing_target() -> TargetResult:

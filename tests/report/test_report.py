@@ -109,6 +109,11 @@ def test_html_says_everything(summary):
     assert "≤ +0.41 pt" in words
     assert "0.103" in words
     assert all(value in words for value in summary.environment.values())
+    assert "convolutions quantized at run time" in words
+    assert "reduce_range: equal, kept" in words
+    assert "19.8 to 21.1" in words
+    assert "> 20 dB" in words
+    assert "throttling from 74 s on" in words
 
 
 def test_hostile_names_stay_text(summary):

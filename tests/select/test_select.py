@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,6 +16,7 @@ from edgemill.summary import Interval, Profile
 from edgemill.targets.spec import Limits
 from edgemill.validate.decide import failed
 from edgemill.validate.paired_proportions import compare_binary
+from edgemill.validate.verdict import Decision
 
 BUDGET = Budget(max_accuracy_drop=0.01, confidence=0.95)
 
@@ -41,7 +44,7 @@ def measured(name: str, lost: int = 0, *, score: float | None = None, figures: P
     variant = np.ones(2000)
     variant[:lost] = 0
     verdict = compare_binary(np.ones(2000), variant, BUDGET)
-    return Measured(name, figures or profile(), verdict, 0.95 - lost / 2000 if score is None else score)
+    return Measured(name, figures or profile(), verdict, verdict.upper, 0.95 - lost / 2000 if score is None else score)
 
 
 figures_of_any_size = st.builds(profile, st.floats(0.05, 3), st.integers(1, 2000))
@@ -160,9 +163,15 @@ def test_times_that_say_nothing_neither_drop_nor_excuse():
 
 
 def test_gate_order_is_safest_first():
-    broken = Measured("broken", profile(), failed(BUDGET, 0, "no samples"), 0.99)
+    broken = Measured("broken", profile(), failed(BUDGET, 0, "no samples"), None, 0.99)
     order = gate_order([broken, measured("risky", 15), measured("safe", 1), measured("middle", 6)])
     assert [v.name for v in order] == ["safe", "middle", "risky", "broken"]
+
+
+def test_what_fails_a_further_check_on_validation_data_is_tested_last():
+    flips = failed(BUDGET, 2000, "too many flips").model_copy(update={"verdict": Decision.INCONCLUSIVE})
+    shaky = replace(measured("shaky", 0), screen=flips)
+    assert [v.name for v in gate_order([shaky, measured("safe", 1)])] == ["safe", "shaky"]
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import tempfile
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 from pydantic import BaseModel
 
@@ -67,3 +70,30 @@ def fill(settings: Words, inputs: Mapping[str, InputFile], context: StepContext)
 
 def undeclared(settings: Words, inputs: Mapping[str, InputFile], context: StepContext) -> Outputs:
     return Outputs({"ghost": OutputFile(context.out / "ghost.txt", kind="text")})
+
+
+def number(settings: Words, inputs: Mapping[str, InputFile], context: StepContext) -> Outputs:
+    """Varies: its output is the number of its process."""
+    path = context.out / "number.txt"
+    path.write_text(str(os.getpid()))
+    return Outputs({"number": OutputFile(path, kind="text")})
+
+
+def breed(settings: Words, inputs: Mapping[str, InputFile], context: StepContext) -> Outputs:
+    """Leaves a temporary file, starts a process of its group and one of a session of its own, and waits."""
+    Path(tempfile.mkdtemp(), "model.bin").write_text("half")
+    _children(settings)
+    time.sleep(settings.seconds)
+    return Outputs()
+
+
+def breed_and_die(settings: Words, inputs: Mapping[str, InputFile], context: StepContext) -> Outputs:
+    """Starts processes, tells their numbers, and dies."""
+    print(*(child.pid for child in _children(settings)), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+    return Outputs()
+
+
+def _children(settings: Words) -> list[subprocess.Popen[bytes]]:
+    command = ["sleep", f"{settings.seconds:.0f}"]
+    return [subprocess.Popen(command, start_new_session=alone) for alone in (False, True)]

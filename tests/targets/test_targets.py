@@ -4,11 +4,13 @@ from importlib import metadata
 import pytest
 from packaging.version import Version
 
+from edgemill.emulate.machine import emulation_lacks, how_executed
 from edgemill.errors import RecipeError
 from edgemill.recipe import DEFAULT_TARGETS, Scheme
 from edgemill.targets import load_target, provenance, target_names
 from edgemill.targets.capability import capability, describe_targets
-from edgemill.targets.provenance import architecture
+from edgemill.targets.cpu import DECIDING, deciding, parse_cpuinfo
+from edgemill.targets.provenance import architecture, difference
 from edgemill.targets.spec import ActivationType
 
 TARGETS = [load_target(name) for name in target_names()]
@@ -34,8 +36,19 @@ class TestCatalog:
         assert other.digest != target.digest
         assert target.digest == load_target(target.name).digest
 
-    def test_nothing_is_lacking_where_the_pipeline_is_installed(self, target):
-        assert capability(target) == []
+    def test_nothing_but_emulation_is_lacking_where_the_pipeline_is_installed(self, target):
+        lacking = [] if target.emulation is None else emulation_lacks(target.emulation)
+        assert len(capability(target)) == (len(lacking) if difference(target, platform.machine()) else 0)
+        for lack in capability(target):
+            assert lack.startswith("answers are not validated in the target's own arithmetic: ")
+
+    def test_features_are_names_of_one_architecture(self, target):
+        asked = {*target.cpu.any_of, *target.cpu.none_of}
+        assert asked <= set(DECIDING)
+        assert not set(target.cpu.any_of) & set(target.cpu.none_of)
+
+    def test_the_emulator_runs_the_targets_programs(self, target):
+        assert target.emulation is None or target.emulation.arch == architecture(target.arch)
 
 
 def test_default_targets_exist():
@@ -49,19 +62,48 @@ def test_unknown_target_gets_a_suggestion():
 
 
 @pytest.mark.parametrize(
-    ("target", "host", "label"),
+    ("target", "host", "features", "label"),
     [
-        ("x86-64-onnxruntime", "x86_64", "measured:native"),
-        ("x86-64-onnxruntime", "AMD64", "measured:native"),
-        ("arm64-onnxruntime", "aarch64", "measured:native"),
-        ("arm64-onnxruntime", "arm64", "measured:native"),
-        ("android-litert", "x86_64", "proxy:x86_64-host"),
-        ("x86-64-onnxruntime", "arm64", "proxy:aarch64-host"),
-        ("android-litert", "riscv64", "proxy:riscv64-host"),
+        ("x86-64-onnxruntime", "x86_64", {"avx2", "avx512_vnni"}, "measured:native"),
+        ("x86-64-onnxruntime", "AMD64", {"avx2", "avx_vnni"}, "measured:native"),
+        ("x86-64-onnxruntime", "x86_64", {"avx2"}, "proxy:x86_64-host"),
+        ("x86-64-onnxruntime", "x86_64", set(), "proxy:x86_64-host"),
+        ("x86-64-avx2-onnxruntime", "x86_64", {"avx2"}, "measured:native"),
+        ("x86-64-avx2-onnxruntime", "x86_64", {"avx2", "avx_vnni"}, "proxy:x86_64-host"),
+        ("arm64-onnxruntime", "aarch64", {"asimddp"}, "measured:native"),
+        ("arm64-onnxruntime", "arm64", set(), "measured:native"),
+        ("android-litert", "x86_64", {"avx2"}, "proxy:x86_64-host"),
+        ("x86-64-onnxruntime", "arm64", {"asimddp"}, "proxy:aarch64-host"),
+        ("android-litert", "riscv64", set(), "proxy:riscv64-host"),
     ],
 )
-def test_provenance(target, host, label):
-    assert provenance(load_target(target), host) == label
+def test_provenance(target, host, features, label):
+    assert provenance(load_target(target), host, features) == label
+
+
+def test_difference_names_what_is_other():
+    avx2, vnni = load_target("x86-64-avx2-onnxruntime"), load_target("x86-64-onnxruntime")
+    assert difference(avx2, "x86_64", {"avx_vnni"}) == "this CPU has avx_vnni, which the target lacks"
+    assert difference(vnni, "x86_64", {"avx2"}) == "this CPU has none of avx512_vnni, avx_vnni"
+    assert difference(vnni, "arm64", set()) == "this machine is aarch64, the target x86_64"
+    assert difference(vnni, "x86_64", {"avx512_vnni"}) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "features"),
+    [
+        (
+            "processor\t: 0\nflags\t\t: fpu avx2 avx512_vnni\n\nprocessor\t: 1\nflags\t: other\n",
+            {"avx2", "avx512_vnni"},
+        ),
+        ("processor : 0\nFeatures\t: fp asimd asimddp\n", {"asimddp"}),
+        ("vmx flags\t: avx2\n", set()),
+        ("", set()),
+        ("\x00\xff:::\nflags", set()),
+    ],
+)
+def test_cpuinfo(text, features):
+    assert set(deciding(parse_cpuinfo(text))) == features
 
 
 @pytest.mark.parametrize(("activations", "label"), [("int8", "unlike:x86_64-host"), ("uint8", "proxy:x86_64-host")])
@@ -91,5 +133,6 @@ def test_description_has_the_whole_catalog():
     for entry, target in zip(described, TARGETS, strict=True):
         assert entry["digest"] == target.digest
         assert entry["latency_source"] == provenance(target, platform.machine())
-        assert entry["lacks"] == []
+        assert entry["lacks"] == capability(target)
+        assert entry["accuracy_source"] == how_executed(target).source
         assert entry["int8"]["activations"] in ("int8", "uint8")

@@ -10,12 +10,11 @@ from hypothesis.extra import numpy as hnp
 
 from edgemill.errors import DataError
 from edgemill.recipe import Task
+from edgemill.validate.faults import Fault, find_fault
 from edgemill.validate.scores import (
-    Fault,
     answers_of,
     binary_threshold,
     class_like,
-    find_fault,
     flip_rate,
     score_samples,
 )

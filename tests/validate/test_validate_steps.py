@@ -84,7 +84,7 @@ def test_predict_writes_every_answer_and_the_score(tmp_path, data, weights):
     answers = np.load(outputs.files["predictions"].path, allow_pickle=False)
     assert answers.shape == (N, 3)
     assert answers.dtype == np.float32
-    assert outputs.facts == {"split": "test", "samples": N, "non_finite": 0, "score": 1.0}
+    assert outputs.facts.items() >= {"split": "test", "samples": N, "non_finite": 0, "score": 1.0}.items()
     assert messages[-1][0] == 1.0
     assert len(messages) == 8
 

@@ -1,0 +1,1 @@
+"""Subcommands of `edgemill`, one file each. Heavy imports wait until a command runs."""

@@ -1,0 +1,142 @@
+"""In which arithmetic the answers of a target's files are calculated on this machine.
+
+`measured:native`
+    this CPU calculates as the target's does.
+`emulated:qemu-aarch64`
+    every sample was answered by a CPU of the target's class in qemu-user.
+`probed:qemu-aarch64`
+    the host answered, after it and the emulated CPU had given the same answers to the first samples.
+`proxy:x86_64-host`
+    the host answered, because the emulator or its sysroot is not there.
+"""
+
+from __future__ import annotations
+
+import platform
+from enum import StrEnum
+
+from pydantic import Field
+
+from edgemill.artifact import Frozen
+from edgemill.emulate.host import Host, this_host
+from edgemill.targets.provenance import NATIVE, architecture, difference
+from edgemill.targets.spec import Emulation, Target
+
+EXACT_PRODUCTS = frozenset({"avx512_vnni", "avx_vnni"})
+"""Features of x86 CPUs that add products of 8-bit integers in 32 bits."""
+
+
+class Kernels(StrEnum):
+    """Which kernels the runtime uses."""
+
+    DEFAULT = "default"
+    """Those that it chooses on a device."""
+    EXACT = "exact"
+    """onnxruntime's option session.x64quantprecision: on x86 without VNNI, uint8 x int8 products are calculated
+    as uint8 x uint8, which never saturates: the answers of every CPU with exact 8-bit products."""
+
+
+class Machine(Frozen):
+    """What answers: this host or an emulated CPU. Part of the identity of predictions."""
+
+    source: str = Field(description="provenance of the answers")
+    identity: str = Field(description="CPU and emulator, so that answers of different arithmetic are told apart")
+    emulation: Emulation | None = Field(None, description="None: the host itself")
+    kernels: Kernels = Kernels.DEFAULT
+    reason: str = Field("", description="why it is not the target's own hardware; empty where it is")
+
+    @property
+    def is_targets_own(self) -> bool:
+        """Whether the target's arithmetic answers, on its hardware or in an emulator."""
+        return self.source == NATIVE or self.emulation is not None
+
+
+def how_executed(target: Target, host: Host | None = None) -> Machine:
+    """What answers for a target: this host if it calculates alike, else an emulated CPU, else the host as a proxy.
+
+    Args:
+        target: the device class.
+        host: what is here; None: look.
+    """
+    host = host or this_host()
+    why = difference(target, host.arch, frozenset(host.features))
+    if not why:
+        return Machine(source=NATIVE, identity=host.identity)
+    emulation = target.emulation
+    if emulation is None:
+        lack = f"no emulator has the CPU of {target.name}"
+    elif lacks := emulation_lacks(emulation, host):
+        lack = "; ".join(lacks)
+    else:
+        return Machine(
+            source=f"emulated:{emulation.emulator}",
+            identity=_emulated_identity(emulation, host),
+            emulation=emulation,
+            reason=why,
+        )
+    return Machine(
+        source=f"proxy:{architecture(host.arch)}-host",
+        identity=host.identity,
+        kernels=exact_kernels(host),
+        reason=f"{why}; {lack}",
+    )
+
+
+def on_this_host(host: Host | None = None) -> Machine:
+    """The host as it is, e.g. for the checkpoint's own answers."""
+    return Machine(source=NATIVE, identity=(host or this_host()).identity)
+
+
+def reference(host: Host | None = None) -> Machine:
+    """The host with exact 8-bit products: what a target is compared with, and what answers for other machines."""
+    host = host or this_host()
+    return on_this_host(host).model_copy(update={"kernels": exact_kernels(host)})
+
+
+def exact_kernels(host: Host) -> Kernels:
+    """The kernels with which a host multiplies 8-bit integers exactly."""
+    saturates = architecture(host.arch) == "x86_64" and not EXACT_PRODUCTS.intersection(host.features)
+    return Kernels.EXACT if saturates else Kernels.DEFAULT
+
+
+def screened_on(machine: Machine, close: bool, samples: int, host: Host | None = None) -> Machine:
+    """What answers the screen on validation data, which selects but promises nothing.
+
+    Where host and target gave the same answers on the samples of a divergence probe, the host answers for
+    it, in exact kernels; where they parted, the emulated CPU answers everything. The gate on test data
+    always takes `machine` itself.
+
+    Args:
+        machine: from `how_executed`.
+        close: whether the probe found equal bits, or floats that differ by rounding only.
+        samples: of the probe.
+        host: what is here; None: look.
+    """
+    host = host or this_host()
+    if machine.emulation is None or not close:
+        return machine
+    return Machine(
+        source=f"probed:{machine.emulation.emulator}",
+        identity=f"{host.identity}; {machine.identity}",
+        kernels=exact_kernels(host),
+        reason=f"{machine.reason}; on {samples} samples {machine.emulation.emulator} gave the host's answers",
+    )
+
+
+def emulation_lacks(emulation: Emulation, host: Host | None = None) -> list[str]:
+    """What is missing here to emulate, one sentence each with what gets it; empty where everything is there."""
+    host = host or this_host()
+    lacks = []
+    if emulation.emulator not in host.emulators:
+        system = "" if platform.system() == "Linux" else ", on Linux only"
+        lacks.append(f"{emulation.emulator} is not installed: apt-get install qemu-user{system}")
+    if emulation.arch != architecture(host.arch) and emulation.arch not in host.sysroots:
+        why = host.unusable.get(emulation.arch, f"there is no sysroot of {emulation.arch}")
+        lacks.append(f"{why}: edgemill sysroot {emulation.arch}")
+    return lacks
+
+
+def _emulated_identity(emulation: Emulation, host: Host) -> str:
+    sysroot = host.sysroots.get(emulation.arch, "")[:16] if emulation.arch != architecture(host.arch) else ""
+    parts = [f"{emulation.emulator} {host.emulators[emulation.emulator]}", emulation.cpu]
+    return ", ".join([*parts, f"sysroot {sysroot}"] if sysroot else parts)

@@ -1,0 +1,43 @@
+"""The calls that predict a split and compare the answers with the checkpoint's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgemill.artifact import Artifact
+from edgemill.data import SplitName
+from edgemill.emulate.machine import Machine
+from edgemill.execute import Call
+from edgemill.functions import function_identity, search_path
+from edgemill.recipe import Recipe
+from edgemill.validate import GATE, PREDICT, SCREEN, GateSettings, PredictSettings
+
+
+def predict_call(
+    model: Artifact, recipe: Recipe, data: Artifact, split: SplitName, machine: Machine | None = None
+) -> Call:
+    """Answer every sample of a split with a model file, through the runtime of its kind.
+
+    Args:
+        machine: in whose arithmetic; None: this host's.
+    """
+    settings = PredictSettings(split=split, task=recipe.task, machine=machine)
+    return Call(PREDICT, settings, {"model": model, "data": data})
+
+
+def compare_call(variant: Artifact, baseline: Artifact, recipe: Recipe, data: Artifact, split: SplitName) -> Call:
+    """Compare predictions pair by pair: a screen on validation data, the gate on test data.
+
+    Raises:
+        RecipeError: the module of one of the recipe's own functions is missing.
+    """
+    folder = Path(recipe.checkpoint.path).parent
+    functions = recipe.gates.functions
+    return Call(
+        GATE if split is SplitName.TEST else SCREEN,
+        GateSettings(task=recipe.task, budget=recipe.budget, gates=recipe.gates, split=split),
+        {"variant": variant, "baseline": baseline, "data": data},
+        seed=recipe.seed,
+        extra={name: digest for item in functions for name, digest in function_identity(item, folder).items()},
+        search_path=tuple(dict.fromkeys(path for item in functions for path in search_path(item, folder))),
+    )

@@ -1,0 +1,91 @@
+"""Make one candidate for one target, in a form whose answers hold in the target's own arithmetic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from edgemill.artifact import Artifact
+from edgemill.candidate import Model
+from edgemill.compile.backend import Route
+from edgemill.data import SplitName
+from edgemill.emulate.cure import Cure, cured, cures, evidence, treat
+from edgemill.emulate.machine import how_executed, screened_on
+from edgemill.recipe import Recipe, Scheme
+from edgemill.results import Attempt
+from edgemill.store import StepRecord
+from edgemill.targets.provenance import NATIVE
+from edgemill.validate.divergence import Divergence
+from edgemill.validate.verdict import Decision, GateFacts
+from tasks.compile import compile_model
+from tasks.quantize import quantize, unsigned_weights
+from tasks.validate import compare, diverge, predict
+
+
+@dataclass(frozen=True)
+class Site:
+    """What all candidates of a run share while they are built."""
+
+    recipe: Recipe
+    checkpoint: Model
+    ingested: StepRecord
+    data: Artifact
+    on_validation: StepRecord
+
+
+@dataclass(frozen=True)
+class _Made:
+    quantized: StepRecord | None
+    compiled: StepRecord
+
+    @property
+    def file(self) -> Artifact:
+        return self.compiled.outputs["model"]
+
+
+def make_for_target(site: Site, attempt: Attempt, route: Route) -> None:
+    """Quantize, compile and screen; where answers part on the target's arithmetic, cure the model and say so.
+
+    Raises:
+        EdgemillError: a step failed; what was finished before is in the attempt.
+    """
+    target, recipe, data = attempt.target, site.recipe, site.data
+    machine = how_executed(target)
+    options = cures(target, route.settings, trained=attempt.scheme is Scheme.INT8_QAT)
+
+    def make(cure: Cure) -> _Made:
+        return _make(site, attempt, route, cure)
+
+    def probe(made: _Made) -> Divergence:
+        return diverge(made.file, data, machine, attempt.subject)
+
+    def screen(made: _Made, found: Divergence | None) -> StepRecord:
+        on = machine if found is None else screened_on(machine, found.close, found.samples)
+        answers = predict(made.file, recipe, data, SplitName.VALIDATION, attempt.subject, on)
+        return compare(answers, site.on_validation, recipe, data, SplitName.VALIDATION, attempt.subject)
+
+    def suffices(made: _Made) -> bool:
+        return GateFacts.model_validate(screen(made, probe(made)).facts).verdict.verdict is not Decision.FAIL
+
+    if machine.source == NATIVE and len(options) == 1:
+        # this machine is of the target's kind: there is nothing to compare it with
+        made, found = make(Cure.NONE), None
+        attempt.arithmetic = evidence(machine)
+    else:
+        treatment = treat(options, machine, make, probe, suffices)
+        made, found = treatment.made, treatment.divergence
+        attempt.arithmetic = evidence(machine, treatment)
+    attempt.quantized, attempt.compiled = made.quantized, made.compiled
+    attempt.screened = screen(made, found)
+
+
+def _make(site: Site, attempt: Attempt, route: Route, cure: Cure) -> _Made:
+    model, recipe = attempt.model, site.recipe
+    if route.settings is not None:
+        route = replace(route, settings=cured(route.settings, cure))
+    given = {"data": site.data, "teacher": site.checkpoint.files["onnx"], **model.files}
+    quantized = quantize(route, given, recipe, attempt.name)
+    source = model.files[route.output] if quantized is None else quantized.outputs[route.output]
+    if cure is Cure.UINT8_WEIGHTS:
+        quantized = unsigned_weights(source, recipe, attempt.name)
+        source = quantized.outputs["onnx"]
+    return _Made(quantized, compile_model(source, attempt.target, attempt.scheme, site.data, attempt.subject))
