@@ -33,7 +33,7 @@ def locked(path: Path, operation: int = fcntl.LOCK_EX) -> Iterator[None]:
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a text file so that readers see the old content or the new, never a part."""
-    temporary = path.with_name(f".tmp-{path.name}")
+    temporary = path.with_name(f".{path.name}.tmp")
     with _opened_alone(temporary) as stream:
         try:
             stream.write(text.encode())

@@ -9,7 +9,7 @@ from typing import Any
 
 from edgemill.artifact import Artifact
 from edgemill.candidate import FP32, Model, candidate_name
-from edgemill.errors import EdgemillError
+from edgemill.errors import EdgemillError, ToolchainError
 from edgemill.evidence import Arithmetic, BatchFigure, SlowCause
 from edgemill.recipe import Budget, Scheme
 from edgemill.select import Measured, gate_order, is_telling, outcome, screen
@@ -17,6 +17,7 @@ from edgemill.store import StepRecord
 from edgemill.summary import Baseline, ChainStep, Interval, Profile, Status, TargetResult, VariantResult
 from edgemill.targets import Target
 from edgemill.validate import Verdict
+from edgemill.validate.decide import failed
 from edgemill.validate.sequence import run_in_sequence
 from edgemill.validate.verdict import Decision, GateFacts
 
@@ -109,7 +110,10 @@ def judge(
     tested: dict[str, StepRecord] = {}
 
     def verdict_of(name: str) -> Verdict:
-        tested[name] = test(measured[name])
+        try:
+            tested[name] = test(measured[name])
+        except ToolchainError as error:
+            return failed(budget, 0, f"it cannot be run on test data: {str(error).replace(chr(10) + '  ', '; ')}")
         return _gate(tested[name]).verdict
 
     order = gate_order(kept)

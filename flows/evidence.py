@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
 
 from edgemill.artifact import Artifact
 from edgemill.benchmark.sustained_series import load_series
@@ -14,13 +17,13 @@ from edgemill.data import SplitName
 from edgemill.emulate.machine import how_executed
 from edgemill.errors import EdgemillError, ToolchainError
 from edgemill.evidence import Span, SustainedRun
-from edgemill.recipe import Recipe
+from edgemill.recipe import Budget, Recipe
 from edgemill.results import Attempt, Reference, judge
 from edgemill.store import StepRecord
 from edgemill.summary import TargetResult
-from edgemill.targets import load_target
+from edgemill.targets import Target, load_target
 from tasks.benchmark import benchmark, explain, sustain
-from tasks.run import open_store
+from tasks.run import open_store, unvisited
 from tasks.validate import compare, predict
 
 _PICTURE_POINTS = 240
@@ -57,17 +60,32 @@ def measure_and_judge(
         baseline_on(SplitName.VALIDATION).facts.get("score"),
         lambda: baseline_on(SplitName.TEST).facts.get("score"),
     )
-    results = [
-        judge(
-            target,
-            [attempt for attempt in attempts if attempt.target.name == target.name],
-            reference,
-            recipe.budget,
-            test,
+    judging = [
+        _judge.submit(
+            unvisited(target),
+            unvisited([attempt for attempt in attempts if attempt.target.name == target.name]),
+            unvisited(reference),
+            unvisited(recipe.budget),
+            unvisited(test),
+            target.name,
         )
         for target in map(load_target, recipe.targets)
     ]
+    results = [future.result() for future in judging]
     return [_with_sustained(result, attempts, recipe, data) for result in results]
+
+
+@task(name="judge", task_run_name="judge {subject}", cache_policy=NO_CACHE)
+def _judge(
+    target: Target,
+    attempts: Sequence[Attempt],
+    reference: Reference,
+    budget: Budget,
+    test: Callable[[Attempt], StepRecord],
+    subject: str,
+) -> TargetResult:
+    """Gate and choose for one target; beside the others, because an emulated CPU keeps one core busy for minutes."""
+    return judge(target, attempts, reference, budget, test)
 
 
 def _with_sustained(result: TargetResult, attempts: Sequence[Attempt], recipe: Recipe, data: Artifact) -> TargetResult:

@@ -19,10 +19,13 @@ if TYPE_CHECKING:
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="folder for gate.xml (JUnit), gate.md and gate.json")
+@click.option("--target", metavar="NAME", help="answer in the arithmetic of this target, emulated if need be")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="override a key of the recipe")
 @click.option("--json", "as_json", is_flag=True, help="print the report as JSON on standard output")
 @guarded
-def gate(recipe: Path, model: Path, out: Path | None, overrides: tuple[str, ...], as_json: bool) -> None:
+def gate(
+    recipe: Path, model: Path, out: Path | None, target: str | None, overrides: tuple[str, ...], as_json: bool
+) -> None:
     """Run the gates of RECIPE on MODEL (ONNX or TFLite, made by whatever tool) against the recipe's checkpoint.
 
     Exit status: 0 PASS; 3 FAIL or INCONCLUSIVE; 2 bad input; 1 anything else.
@@ -33,12 +36,14 @@ def gate(recipe: Path, model: Path, out: Path | None, overrides: tuple[str, ...]
     from edgemill.gate.markdown import render_markdown
     from edgemill.recipe import load_recipe
     from edgemill.store import Store, state_folder, storage_error, write_atomically
+    from edgemill.targets import load_target
 
-    chosen = [part for item in overrides for part in ("--set", item)]
+    chosen = [part for item in overrides for part in ("--set", item)] + (["--target", target] if target else [])
     command = shlex.join(["edgemill", "gate", str(recipe), str(model), *chosen])
+    device = None if target is None else load_target(target)
     store = Store(state_folder())
     try:
-        report = check_model(store, load_recipe(recipe, overrides), model, command, _tell)
+        report = check_model(store, load_recipe(recipe, overrides), model, device, command, _tell)
     finally:
         release_workers()
     if out is not None:

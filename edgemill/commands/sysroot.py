@@ -5,16 +5,15 @@ from __future__ import annotations
 import click
 
 from edgemill.console import guarded, print_json
-from edgemill.emulate.debian import MIRROR
 from edgemill.emulate.places import ARCHITECTURES
 
 
 @click.command()
 @click.argument("arch", default="aarch64", type=click.Choice(sorted(ARCHITECTURES)))
-@click.option("--mirror", default=MIRROR, show_default=True, help="of the Debian archive")
+@click.option("--mirror", help="of the Debian archive  [default: the one that this machine uses]")
 @click.option("--json", "as_json", is_flag=True, help="print JSON")
 @guarded
-def sysroot(arch: str, mirror: str, as_json: bool) -> None:
+def sysroot(arch: str, mirror: str | None, as_json: bool) -> None:
     """Build the sysroot of ARCH, in which models are validated in its arithmetic. Needs qemu-user and apt-get, no root.
 
     It goes below the state folder, or into the folder EDGEMILL_SYSROOTS. One that is there and fits is kept.

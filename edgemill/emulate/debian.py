@@ -16,7 +16,6 @@ from edgemill.errors import ToolchainError
 
 RELEASE = "bookworm"
 PYTHON = "3.11"
-MIRROR = "http://deb.debian.org/debian"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 PACKAGES = (
     *("libc6", "libgcc-s1", "libstdc++6", "libgomp1", "libatomic1", "zlib1g", "libexpat1", "libffi8", "libssl3"),
@@ -49,6 +48,37 @@ def require_tools() -> None:
             where=str(KEYRING),
             remedy="apt-get install debian-archive-keyring",
         )
+
+
+def own_mirror() -> str:
+    """The Debian archive from which this machine takes its own packages.
+
+    Raises:
+        ToolchainError: it takes none from Debian.
+    """
+    listed = subprocess.run(
+        [
+            "apt-get",
+            "indextargets",
+            "--format",
+            "$(REPO_URI)",
+            "Created-By: Packages",
+            "Origin: Debian",
+            "Label: Debian",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    ).stdout.split()
+    if not listed:
+        raise ToolchainError(
+            "This machine takes no packages from Debian, so it is not known where its archive is.",
+            where="apt-get indextargets",
+            expected="a source of Debian's packages, with its lists updated",
+            remedy="apt-get update, or name a mirror: edgemill sysroot --mirror ADDRESS",
+        )
+    return listed[0]
 
 
 def fetch(architecture: str, work: Path, mirror: str) -> list[Path]:

@@ -26,13 +26,13 @@ Report = Callable[[float, str], None]
 _EMULATIONS = {"aarch64": Emulation(emulator="qemu-aarch64", cpu="cortex-a76")}
 
 
-def build_sysroot(arch: str, report: Report, mirror: str = debian.MIRROR, folder: Path | None = None) -> Sysroot:
+def build_sysroot(arch: str, report: Report, mirror: str | None = None, folder: Path | None = None) -> Sysroot:
     """The sysroot of an architecture, built where it is not there or does not fit what is installed.
 
     Args:
         arch: e.g. aarch64.
         report: `report(fraction, message)`.
-        mirror: of the Debian archive.
+        mirror: of the Debian archive; None: the one that this machine uses.
         folder: of all sysroots; None: `sysroots_folder()`.
 
     Raises:
@@ -55,7 +55,7 @@ def build_sysroot(arch: str, report: Report, mirror: str = debian.MIRROR, folder
         raise storage_error(error, place) from error
 
 
-def _build(arch: str, place: Path, report: Report, mirror: str) -> Sysroot:
+def _build(arch: str, place: Path, report: Report, mirror: str | None) -> Sysroot:
     _require_emulator(arch)
     debian.require_tools()
     _sweep(place, arch)
@@ -63,7 +63,7 @@ def _build(arch: str, place: Path, report: Report, mirror: str) -> Sysroot:
         work, made = Path(name), Path(name) / "made"
         made.mkdir()
         report(0.05, f"fetching {len(debian.PACKAGES)} Debian packages ({debian.RELEASE}, {ARCHITECTURES[arch]})")
-        packages = debian.fetch(ARCHITECTURES[arch], work, mirror)
+        packages = debian.fetch(ARCHITECTURES[arch], work, mirror or debian.own_mirror())
         report(0.35, "unpacking them")
         hashes = debian.unpack(packages, made / "root")
         report(0.45, f"fetching {len(wheels.DISTRIBUTIONS)} Python distributions")

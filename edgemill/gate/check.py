@@ -9,6 +9,7 @@ from pathlib import Path
 from edgemill.artifact import Artifact
 from edgemill.data import SplitName
 from edgemill.data.call import load_call
+from edgemill.emulate.machine import how_executed
 from edgemill.errors import CheckpointError, DataError, RecipeError, ToolchainError
 from edgemill.execute import Call, execute
 from edgemill.gate.report import GateReport
@@ -18,6 +19,7 @@ from edgemill.ingest.detect import Format, detect
 from edgemill.recipe import Recipe
 from edgemill.step import tool_versions
 from edgemill.store import StepRecord, Store
+from edgemill.targets import Target
 from edgemill.validate.call import compare_call, predict_call
 from edgemill.validate.decide import failed
 from edgemill.validate.verdict import GateFacts
@@ -28,7 +30,9 @@ _KINDS = {Format.ONNX: "onnx", Format.TFLITE: "tflite"}
 _TOOLS = ("edgemill", "onnxruntime", "ai-edge-litert", "numpy")
 
 
-def check_model(store: Store, recipe: Recipe, model: Path, command: str, report: Report) -> GateReport:
+def check_model(
+    store: Store, recipe: Recipe, model: Path, target: Target | None, command: str, report: Report
+) -> GateReport:
     """Hold a model file against the recipe's checkpoint on the test split.
 
     A model that cannot be loaded or run is not an error of this function: the report says FAIL and why.
@@ -37,6 +41,7 @@ def check_model(store: Store, recipe: Recipe, model: Path, command: str, report:
         store: where finished steps are kept; a second gate of the same checkpoint reuses its answers.
         recipe: checkpoint, data, task, budget and gates; its stages and targets do not matter here.
         model: ONNX or TFLite file, in any number format.
+        target: in whose arithmetic the model answers; None: this machine's.
         command: for the report: how to do this again.
         report: told of progress.
 
@@ -55,13 +60,14 @@ def check_model(store: Store, recipe: Recipe, model: Path, command: str, report:
     ingested = run(ingest_call(store, recipe.checkpoint, data, recipe.seed), "checkpoint")
     onnx = ingested.outputs["onnx"]
     baseline = run(predict_call(onnx, recipe, data, SplitName.TEST), "checkpoint's answers")
-    samples, source = int(baseline.facts["samples"]), str(baseline.facts.get("source", "measured:native"))
+    samples, source, note = int(baseline.facts["samples"]), str(baseline.facts["source"]), ""
     try:
-        answers = run(predict_call(artifact, recipe, data, SplitName.TEST), "model's answers")
+        machine = None if target is None else how_executed(target)
+        answers = run(predict_call(artifact, recipe, data, SplitName.TEST, machine), "model's answers")
     except (ToolchainError, DataError) as error:
         facts = _cannot_run(recipe, samples, float(baseline.facts.get("score", 0.0)), str(error))
     else:
-        source = str(answers.facts.get("source", source))
+        source, note = str(answers.facts["source"]), str(answers.facts["reason"])
         predictions = answers.outputs["predictions"], baseline.outputs["predictions"]
         judged = run(compare_call(*predictions, recipe, data, SplitName.TEST), "gate")
         facts = GateFacts.model_validate(judged.facts)
@@ -76,6 +82,7 @@ def check_model(store: Store, recipe: Recipe, model: Path, command: str, report:
         data_digest=data.digest,
         samples=samples,
         source=source,
+        note=note,
         facts=facts,
         versions=tool_versions(_TOOLS),
         command=command,

@@ -30,12 +30,16 @@ def render_markdown(report: GateReport) -> str:
     lines += [
         f"{report.size_bytes:,} bytes, {report.kind}, SHA-256 `{report.digest}`; "
         f"against checkpoint `{report.checkpoint_digest[:12]}` on {report.samples:,} test samples "
-        f"of data `{report.data_digest[:12]}`; answers {report.source}.",
+        f"of data `{report.data_digest[:12]}`; answers {report.source}{_note(report)}.",
         "",
         f"`{report.command.replace('`', '')}`",
         "",
     ]
     return "\n".join(lines)
+
+
+def _note(report: GateReport) -> str:
+    return f" ({_cell(report.note)})" if report.note else ""
 
 
 def _row(check: Verdict) -> str:

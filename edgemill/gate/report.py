@@ -26,6 +26,7 @@ class GateReport(Frozen):
     data_digest: str
     samples: NonNegativeInt = Field(description="of the test split")
     source: str = Field(description="in which arithmetic the answers were computed, e.g. measured:native")
+    note: str = Field(default="", description="why it is not the target's own hardware; empty where it is")
     facts: GateFacts
     versions: dict[str, str] = Field(default_factory=dict)
     command: str = Field(description="shell command that does this again")

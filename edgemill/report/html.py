@@ -30,6 +30,7 @@ def render_html(summary: Summary) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["zip"] = zip
     margin = summary.budget.max_accuracy_drop
 
     def pareto(target: TargetResult) -> Markup:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from edgemill.artifact import Artifact
 from edgemill.data import SplitName
-from edgemill.emulate.machine import Machine
+from edgemill.emulate.machine import Machine, on_this_host
 from edgemill.execute import Call
 from edgemill.functions import function_identity, search_path
 from edgemill.recipe import Recipe
@@ -21,7 +21,7 @@ def predict_call(
     Args:
         machine: in whose arithmetic; None: this host's.
     """
-    settings = PredictSettings(split=split, task=recipe.task, machine=machine)
+    settings = PredictSettings(split=split, task=recipe.task, machine=machine or on_this_host())
     return Call(PREDICT, settings, {"model": model, "data": data})
 
 

@@ -43,7 +43,7 @@ def worst_groups(groups: Iterable[Group], check: Verdict, most: int = 3) -> str:
     """The groups of a check that are nearest to failing, worst first; empty where it has none."""
     own = sorted((group for group in groups if group.gate == check.gate), key=lambda group: -group.upper)
     return "; ".join(
-        f"{group.name}: {group.verdict}, drop {100 * group.estimate:.3g} ({100 * group.lower:.3g} to "
+        f"{'class ' if group.gate == 'classes' else ''}{group.name}: {group.verdict}, drop {100 * group.estimate:.3g} ({100 * group.lower:.3g} to "
         f"{100 * group.upper:.3g}) points, n {group.n:,}"
         for group in own[:most]
     )

@@ -147,3 +147,13 @@ def test_what_is_not_better_than_the_baseline_is_dropped():
     assert seen == []
     assert result.variants[0].status is Status.DROPPED
     assert "not better" in result.variants[0].reason
+
+
+def test_a_gate_that_cannot_run_its_variant_fails_it_and_the_run_goes_on():
+    def test(item: Attempt) -> StepRecord:
+        raise ToolchainError("The emulated process died.", where="qemu")
+
+    reference = Reference(MODELS[CHECKPOINT], 1.0, lambda: 0.99)
+    result = judge(TARGET, [attempt("distill", None)], reference, BUDGET, test)
+    assert result.variants[0].status is Status.FAILED
+    assert "cannot be run on test data: The emulated process died.; where: qemu" in result.variants[0].reason

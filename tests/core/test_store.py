@@ -71,7 +71,7 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
 
 
 def test_what_a_killed_writer_left_is_used_and_not_kept(tmp_path):
-    (tmp_path / ".tmp-record.json").write_text("half of a rec")
+    (tmp_path / ".record.json.tmp").write_text("half of a rec")
     write_atomically(tmp_path / "record.json", "whole")
     assert (tmp_path / "record.json").read_text() == "whole"
     assert [entry.name for entry in tmp_path.iterdir()] == ["record.json"]

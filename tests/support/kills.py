@@ -14,7 +14,7 @@ from pathlib import Path
 from edgemill.store import Store
 from tests.support.runs import SHORT, Finished, optimize, start, survivors
 
-REDRAWS = 5
+TRIES = 10
 MEASUREMENT = "benchmark.latency"
 STEPS = {
     "data and ingest": ("data.", "ingest."),
@@ -122,11 +122,12 @@ def live_and_die(home: Path, moments: list[Moment], rng: random.Random, services
     known: dict[str, tuple[int, int]] = {}
     for number, moment in enumerate(moments):
         at = moment
-        for _ in range(REDRAWS):
+        for _ in range(TRIES):
             if _life(home, at, home.parent / f"{home.name}-{number}.log", faults, services):
                 kills.append(str(at))
                 break
-            at = Moment(at.phase, at.steps, rng.uniform(0, at.delay_s))  # it had less to do than the undisturbed run
+            # it had less to do than the undisturbed run: a kill before it did something else
+            at = Moment(at.phase, at.steps, rng.uniform(0, at.delay_s / 2))
         faults += [f"{at}: still runs: {line}" for line in survivors(home, patience_s=10)]
         now = records_on_disk(home)
         faults += [f"{at}: step {key} was written again" for key in known if now.get(key) != known[key]]

@@ -166,7 +166,7 @@ def test_bounds_with_unseen_errors_are_near_the_exact_poisson_bounds(count):
     "gate",
     [
         {"macro_f1": {"max_drop": 0.02}},
-        {"metric": {"function": "python:own_metric:accuracy", "better": "higher", "max_loss": 0.02}},
+        {"metric": {"function": "python:own_metric:share_right", "better": "higher", "max_loss": 0.02}},
         {"calibration_error": {"max_rise": 0.01, "bins": 3}},
         {"fidelity": {"max_kl": 0.05}},
     ],
@@ -487,7 +487,7 @@ def own_metric(own):
     return own(
         "own_metric",
         "def share_right(outputs, labels):\n    return (outputs.argmax(1) == labels).mean()\n"
-        "def error(outputs, labels):\n    return 1 - accuracy(outputs, labels)\n"
+        "def error(outputs, labels):\n    return 1 - share_right(outputs, labels)\n"
         "def slow(outputs, labels):\n    import time; time.sleep(0.01); return 1.0\n"
         "def undefined(outputs, labels):\n    return float('nan') if outputs[0, 0] < 0.5 else 1.0\n"
         "def wrong(outputs, labels):\n    return 'good'\n"
