@@ -42,8 +42,10 @@ def margin_text(check: Verdict) -> str:
 def worst_groups(groups: Iterable[Group], check: Verdict, most: int = 3) -> str:
     """The groups of a check that are nearest to failing, worst first; empty where it has none."""
     own = sorted((group for group in groups if group.gate == check.gate), key=lambda group: -group.upper)
-    return "; ".join(
-        f"{'class ' if group.gate == 'classes' else ''}{group.name}: {group.verdict}, drop {100 * group.estimate:.3g} ({100 * group.lower:.3g} to "
-        f"{100 * group.upper:.3g}) points, n {group.n:,}"
-        for group in own[:most]
-    )
+    return "; ".join(map(_group_text, own[:most]))
+
+
+def _group_text(group: Group) -> str:
+    title = f"class {group.name}" if group.gate == "classes" else group.name
+    estimate, lower, upper = (f"{100 * value:.3g}" for value in (group.estimate, group.lower, group.upper))
+    return f"{title}: {group.verdict}, drop {estimate} ({lower} to {upper}) points, n {group.n:,}"
