@@ -251,9 +251,9 @@ class Tracking:
                 self._client.log_artifact(run_id, str(store.path(artifact)), "model")
             if variant.status is Status.SELECTED:
                 self._register(f"{summary.name}--{variant.target}", run_id, artifact)
+        self._client.set_terminated(run_id, "FINISHED")
         # written last: a child run without it is not taken for complete
         self._client.set_tag(run_id, RESULT, result)
-        self._client.set_terminated(run_id, "FINISHED")
 
     def _register(self, name: str, run_id: str, artifact: Artifact) -> None:
         if not self._client.search_registered_models(f"name = '{name}'"):

@@ -15,7 +15,7 @@ _MEASURES = "it measures, and no two measurements are equal"
 
 BENCHMARK = Step(
     name="benchmark.latency",
-    version=2,
+    version=3,
     body="edgemill.benchmark.latency:run",
     tools=("onnxruntime", "ai-edge-litert", "numpy", "zstandard"),
     exclusive=True,

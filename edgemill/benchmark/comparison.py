@@ -74,10 +74,10 @@ class Comparison:
         self._stopped: Stopped | None = None
 
     def run(self, confidence: float) -> Estimate:
-        """Measure; returns the ratio with its interval of this confidence."""
+        """Measure; returns the ratio with its interval of this confidence, see `Estimate.reproducible`."""
         self._stopped = until_precise(self._sit, self._rule, confidence, self._out_of_time)
         ratios = round_ratios(*(self.times(name).astype(np.float64) for name in (VARIANT, BASELINE)))
-        return typical(ratios, confidence)
+        return typical(ratios, confidence).reproducible()
 
     def times(self, name: str, every: bool = False) -> NDArray[np.int64]:
         """Nanoseconds of a model's calls in the rounds that count (or in every one), int64 (rounds, runs)."""

@@ -22,7 +22,11 @@ class Benchmark(Section):
     rounds: int = Field(30, ge=5, description="interleaved blocks of variant and baseline, at least")
     runs_per_round: int = Field(20, ge=1, description="inferences per block")
     precision: float = Field(
-        0.02, gt=0, lt=1, description="go on until the half-width of the ratio's interval is at most this share of it"
+        0.02,
+        gt=0,
+        lt=1,
+        description="go on until the interval of the ratio reaches no further than this share of it to "
+        "each side (1 % for lasting other load is then added)",
     )
     time_budget_s: float = Field(20.0, gt=0, description="stop then, however wide the interval")
     sustained: Sustained | None = Field(None, description="long run of what was selected; left out: not done")
