@@ -10,6 +10,8 @@ from pathlib import Path
 import click
 
 from edgemill.console import guarded, print_json
+from flows.lineage import lineage
+from flows.reproduce import reproduce
 
 
 @click.command()
@@ -70,4 +72,4 @@ def up(prefect_port: int, mlflow_port: int) -> None:
     serve(prefect_port, mlflow_port)
 
 
-COMMANDS = (optimize, up)
+COMMANDS = (optimize, up, reproduce, lineage)
