@@ -27,15 +27,15 @@ from numpy.typing import NDArray
 
 from benchmarks.common import Claim, arguments, context, finish, input_file
 from benchmarks.qat_onnx import CHECKPOINTS, DATA_FOLDER, SEED
+from benchmarks.w1 import w1_data
 from edgemill.compile import CompileSettings
-from edgemill.data import LoadSettings
-from edgemill.data.dataset import Dataset, SplitName, write_dataset
+from edgemill.data.dataset import Dataset, SplitName
 from edgemill.emulate.answering import open_on
 from edgemill.emulate.cure import Cure, Treatment, cures, evidence, treat
 from edgemill.emulate.machine import Machine, how_executed, reference
 from edgemill.emulate.sysroot import build_sysroot
 from edgemill.quantize import StaticSettings
-from edgemill.recipe import Budget, Checkpoint, Data, Preprocess, Scheme, Split, Task
+from edgemill.recipe import Budget, Checkpoint, Scheme, Task
 from edgemill.step import InputFile
 from edgemill.targets import Target, load_target
 from edgemill.targets.spec import ActivationType, Int8Arithmetic, WeightType
@@ -134,7 +134,7 @@ def measure_all(
 ) -> list[dict[str, Any]]:
     """Make all forms, pick one for every target, and answer the test images; a row a form and target."""
     test = images or (QUICK_TEST if quick else None)
-    data = _data(work, data_folder, test)
+    data = w1_data(work, data_folder, None if test is None else {SplitName.TEST: test})
     files = _forms(work, checkpoint, data)
     bench = Bench(files, data, QUICK_CELL if quick else CELL, QUICK_PROBE if quick else PROBE, work)
     x = Dataset(data.path).features(SplitName.TEST)
@@ -255,32 +255,6 @@ def _forms(work: Path, checkpoint: Path, data: InputFile) -> dict[str, InputFile
         compiled = compiler.run(settings, inputs, context(work / f"compile-{form}", SEED, quiet=True))
         files[form] = input_file(compiled.files["model"].path, "onnx")
     return files
-
-
-def _data(work: Path, folder: Path, images: int | None) -> InputFile:
-    """Workload W1's splits; the first test images only where a number is given."""
-    from edgemill.data import load
-
-    source = Data(
-        source="idx",
-        path=str(folder),
-        preprocess=Preprocess(scale=255, mean=0.2860, std=0.3530),
-        split=Split(validation=5000, calibration=300, calibration_within_validation=True, seed=20261122),
-    )
-    made = load.run(LoadSettings(data=source, task=Task.CLASSIFICATION), {}, context(work / "data", SEED, quiet=True))
-    path = made.files["data"].path
-    if images is None:
-        return input_file(path, "dataset")
-    whole, small = Dataset(path), work / "small"
-    small.mkdir()
-    limits = {split: images if split is SplitName.TEST else None for split in SplitName}
-    write_dataset(
-        small,
-        {split: whole.raw(split)[:limit] for split, limit in limits.items()},
-        {split: whole.labels(split)[:limit] for split, limit in limits.items()},
-        whole.preprocess,
-    )
-    return input_file(small, "dataset")
 
 
 def _indented(text: str) -> str:

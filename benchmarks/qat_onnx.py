@@ -19,13 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.common import Claim, arguments, context, finish, input_file, interleaved, ratio
+from benchmarks.w1 import w1_data
 from edgemill.artifact import size_of
-from edgemill.data import LoadSettings
-from edgemill.data.dataset import Dataset, SplitName, write_dataset
+from edgemill.data.dataset import Dataset, SplitName
 from edgemill.quantize import QatSettings, StaticSettings
-from edgemill.recipe import Checkpoint, Data, Preprocess, Qat, Split, Task
+from edgemill.recipe import Checkpoint, Qat
 from edgemill.runtimes import open_model
-from edgemill.step import InputFile
 from edgemill.targets import load_target
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -83,7 +82,7 @@ def measure(work: Path, checkpoint: Path, data_folder: Path, quick: bool) -> lis
     from edgemill.ingest import checkpoint as ingest
     from edgemill.quantize import qat, static
 
-    data = _data(work, data_folder, quick)
+    data = w1_data(work, data_folder, {SplitName.TRAIN: QUICK_TRAINING_SAMPLES} if quick else None)
     source = {"checkpoint": input_file(checkpoint, "checkpoint"), "data": data}
     base = ingest.run(Checkpoint(path=str(checkpoint)), source, context(work / "ingest", SEED)).files
     fp32 = input_file(base["onnx"].path, "onnx")
@@ -130,32 +129,6 @@ def _rows(
 
 def _plain(times: NDArray[np.int64]) -> list[list[int]]:
     return [[int(value) for value in line] for line in times]
-
-
-def _data(work: Path, folder: Path, quick: bool) -> InputFile:
-    """Workload W1's splits; `quick` trains on the first samples only."""
-    from edgemill.data import load
-
-    source = Data(
-        source="idx",
-        path=str(folder),
-        preprocess=Preprocess(scale=255, mean=0.2860, std=0.3530),
-        split=Split(validation=5000, calibration=300, calibration_within_validation=True, seed=20261122),
-    )
-    made = load.run(LoadSettings(data=source, task=Task.CLASSIFICATION), {}, context(work / "data", SEED, quiet=True))
-    path = made.files["data"].path
-    if not quick:
-        return input_file(path, "dataset")
-    whole, small = Dataset(path), work / "small"
-    small.mkdir()
-    limits = {split: QUICK_TRAINING_SAMPLES if split is SplitName.TRAIN else None for split in SplitName}
-    write_dataset(
-        small,
-        {split: whole.raw(split)[:limit] for split, limit in limits.items()},
-        {split: whole.labels(split)[:limit] for split, limit in limits.items()},
-        whole.preprocess,
-    )
-    return input_file(small, "dataset")
 
 
 if __name__ == "__main__":

@@ -34,14 +34,14 @@ from benchmarks.slow_causes_cures import (
     symmetric_weights,
     uint8_activations,
 )
+from benchmarks.w1 import w1_data
 from edgemill.benchmark.causes import explain
 from edgemill.benchmark.causes_cause import MINOR_SHARE
 from edgemill.benchmark.host import fingerprint
-from edgemill.data import LoadSettings, load
 from edgemill.data.dataset import Dataset, SplitName
 from edgemill.ingest import checkpoint as ingest
 from edgemill.quantize import StaticSettings, static
-from edgemill.recipe import Checkpoint, Data, Preprocess, Split, Task
+from edgemill.recipe import Checkpoint
 from edgemill.runtimes import open_model
 from edgemill.targets import load_target
 
@@ -220,14 +220,7 @@ def measure(work: Path, peers: Path, data_folder: Path, rounds: int) -> list[dic
 
 def _own_models(work: Path, data_folder: Path) -> tuple[Dataset, Path, Path]:
     """Workload W1's data, the checkpoint as fp32 ONNX, and quantized statically by Edgemill."""
-    source = Data(
-        source="idx",
-        path=str(data_folder),
-        preprocess=Preprocess(scale=255, mean=0.2860, std=0.3530),
-        split=Split(validation=5000, calibration=300, calibration_within_validation=True, seed=20261122),
-    )
-    loaded = load.run(LoadSettings(data=source, task=Task.CLASSIFICATION), {}, context(work / "data", SEED, quiet=True))
-    data = input_file(loaded.files["data"].path, "dataset")
+    data = w1_data(work, data_folder)
     inputs = {"checkpoint": input_file(CHECKPOINT, "checkpoint"), "data": data}
     base = ingest.run(Checkpoint(path=str(CHECKPOINT)), inputs, context(work / "ingest", SEED, quiet=True)).files
     fp32 = input_file(base["onnx"].path, "onnx")

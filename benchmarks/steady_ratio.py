@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import Claim, arguments, context, finish, input_file
+from benchmarks.w1 import w1_data
 from edgemill.benchmark import BenchmarkSettings
-from edgemill.data import LoadSettings
 from edgemill.quantize import StaticSettings
-from edgemill.recipe import Benchmark, Checkpoint, Data, Preprocess, Split, Task
+from edgemill.recipe import Benchmark, Checkpoint
 from edgemill.step import InputFile
 from edgemill.targets import load_target
 
@@ -109,18 +109,10 @@ def claims(rows: list[dict[str, Any]]) -> list[Claim]:
 
 def prepare(work: Path, checkpoint: Path, data_folder: Path, variant: Path | None) -> dict[str, InputFile]:
     """The inputs of the step: fp32 and int8 file, and the data."""
-    from edgemill.data import load
     from edgemill.ingest import checkpoint as ingest
     from edgemill.quantize import static
 
-    source = Data(
-        source="idx",
-        path=str(data_folder),
-        preprocess=Preprocess(scale=255, mean=0.2860, std=0.3530),
-        split=Split(validation=5000, calibration=300, calibration_within_validation=True, seed=20261122),
-    )
-    made = load.run(LoadSettings(data=source, task=Task.CLASSIFICATION), {}, context(work / "data", SEED, quiet=True))
-    data = input_file(made.files["data"].path, "dataset")
+    data = w1_data(work, data_folder)
     given = {"checkpoint": input_file(checkpoint, "checkpoint"), "data": data}
     base = ingest.run(Checkpoint(path=str(checkpoint)), given, context(work / "ingest", SEED, quiet=True))
     fp32 = input_file(base.files["onnx"].path, "onnx")
