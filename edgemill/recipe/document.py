@@ -11,8 +11,10 @@ from edgemill.errors import RecipeError
 from edgemill.recipe.gates import Budget, Gates
 from edgemill.recipe.inputs import Checkpoint, Data, Task
 from edgemill.recipe.measuring import Benchmark
+from edgemill.recipe.quantizing import Scheme
+from edgemill.recipe.searching import Search
 from edgemill.recipe.section import Section
-from edgemill.recipe.stages import Scheme, Stages
+from edgemill.recipe.stages import Stages
 from edgemill.recipe.text import expand, override, plain, read_yaml, refusal
 
 DEFAULT_TARGETS = ("x86-64-onnxruntime", "arm64-onnxruntime", "android-litert")
@@ -39,6 +41,7 @@ class Recipe(Section):
     budget: Budget = Field(Budget(), description="what compression may cost")
     gates: Gates = Field(Gates(), description="checks beside the budget")
     stages: Stages = Field(Stages(), description="the compressing stages")
+    search: Search | None = Field(None, description="try many chains instead of one; left out: the stages as given")
     targets: tuple[str, ...] = Field(DEFAULT_TARGETS, min_length=1, description="names from `edgemill targets`")
     benchmark: Benchmark = Field(Benchmark(), description="how latency is measured")
     seed: int = Field(0, ge=0, lt=2**31, description="seed of everything random but the splits")
@@ -67,10 +70,16 @@ class Recipe(Section):
         why = f"for task {self.task}, there are no labels to learn from"
         stages = self.stages
         qat = stages.quantize.qat if Scheme.INT8_QAT in stages.quantize.schemes else None
-        for name, tuning in (("prune", stages.prune), ("quantize.qat", qat)):
+        tuned = (
+            ("channels", stages.channels),
+            ("prune", stages.prune),
+            ("cluster", stages.cluster),
+            ("quantize.qat", qat),
+        )
+        for name, tuning in tuned:
             if tuning is not None and not tuning.distill:
                 raise ValueError(f"stages.{name}.distill: must be true {why}")
-        for name, training in (("distill", stages.distill), ("prune", stages.prune), ("quantize.qat", qat)):
+        for name, training in (("distill", stages.distill), *tuned):
             if training is not None and training.soft_weight < 1:
                 raise ValueError(f"stages.{name}.soft_weight: must be 1 {why} (found {training.soft_weight})")
 

@@ -7,36 +7,9 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from edgemill.recipe.quantizing import Quantize
 from edgemill.recipe.section import FUNCTION, Section
-
-
-class Augment(Section):
-    """Random changes of training images."""
-
-    flip: bool = Field(False, description="mirror left-right")
-    shift: int = Field(0, ge=0, description="move by up to this many pixels, edges padded with zeros")
-
-
-class Optimizer(StrEnum):
-    """How weights are updated."""
-
-    SGD = "sgd"
-    """Nesterov momentum 0.9 with a cosine schedule: for training from the start."""
-    ADAM = "adam"
-    """Adam with a cosine schedule: for fine-tuning."""
-
-
-class Training(Section):
-    """Settings shared by everything that trains."""
-
-    epochs: int = Field(10, gt=0, description="passes over the training samples")
-    batch_size: int = Field(128, gt=0, description="samples per update")
-    learning_rate: float = Field(1e-3, gt=0, description="highest learning rate of the cosine schedule")
-    optimizer: Optimizer = Field(Optimizer.ADAM, description="how weights are updated")
-    patience: int | None = Field(
-        None, gt=0, description="stop after this many epochs without a better validation score"
-    )
-    augment: Augment = Field(Augment(), description="random changes of training images")
+from edgemill.recipe.training import Optimizer, Training
 
 
 class Family(StrEnum):
@@ -123,71 +96,70 @@ class Prune(Training):
         return self
 
 
-class Scheme(StrEnum):
-    """A way to store and compute numbers."""
+class ChannelCost(StrEnum):
+    """What removing channels saves."""
 
-    INT8_STATIC = "int8_static"
-    """Weights and activations int8, ranges from calibration samples."""
-    INT8_QAT = "int8_qat"
-    """As int8_static, with the weights trained under quantization."""
-    INT8_DYNAMIC = "int8_dynamic"
-    """Weights int8, activations quantized at run time. For MatMul and recurrent models."""
-    FP16 = "fp16"
-    """Half precision weights."""
+    MACS = "macs"
+    """Multiplications with additions."""
+    BYTES = "bytes"
+    """Weights."""
+    LATENCY = "latency"
+    """Time of every layer in int8, measured in the runtime of the recipe's first target."""
 
 
-class Calibration(StrEnum):
-    """How an activation range is found from calibration samples."""
+class Importance(StrEnum):
+    """How much a channel is worth."""
 
-    MINMAX = "minmax"
-    """All values seen."""
-    ENTROPY = "entropy"
-    """The quantized values tell most about the real ones (least Kullback-Leibler divergence)."""
-    PERCENTILE = "percentile"
-    """All but a given share of the values."""
-    MSE = "mse"
-    """The quantized values are nearest to the real ones (least mean squared error)."""
-
-
-class Granularity(StrEnum):
-    """How many scales a weight tensor has."""
-
-    PER_CHANNEL = "per_channel"
-    PER_TENSOR = "per_tensor"
+    L1 = "l1"
+    """Sum of the magnitudes of its weights (Li et al. 2017)."""
+    BN_GAMMA = "bn_gamma"
+    """Its factor in the batch normalization (Liu et al. 2017)."""
+    TAYLOR = "taylor"
+    """First-order change of the loss without it (Molchanov et al. 2019)."""
+    ACTIVATION = "activation"
+    """Mean magnitude of its answers (Hu et al. 2016)."""
 
 
-class Qat(Training):
-    """Quantization-aware training."""
+class Channels(Training):
+    """Remove whole channels, so that fewer multiplications are left, and fine-tune the rest."""
 
-    epochs: int = Field(2, gt=0, description="passes over the training samples")
-    learning_rate: float = Field(1e-4, gt=0, description="highest learning rate of the cosine schedule")
-    distill: bool = Field(True, description="train on the checkpoint's answers as well as on the labels")
+    keep: float = Field(0.5, gt=0, lt=1, description="share of the cost that stays")
+    cost: ChannelCost = Field(ChannelCost.MACS, description="what is counted as cost")
+    importance: Importance = Field(Importance.TAYLOR, description="how channels are ranked")
+    multiple: int = Field(4, gt=0, description="channel counts are brought to multiples of this")
+    rounds: int = Field(3, gt=0, description="channels go in this many rounds, with training after each")
+    epochs: int = Field(8, gt=0, description="passes over the training samples, over all rounds")
+    distill: bool = Field(True, description="fine-tune on the checkpoint's answers as well as on the labels")
     temperature: float = Field(3.0, gt=0, description="softens the checkpoint's answers")
     soft_weight: float = Field(0.7, ge=0, le=1, description="share of the checkpoint's answers in the loss")
 
 
-class Quantize(Section):
-    """Which number formats are tried."""
+class CentroidStart(StrEnum):
+    """Where the shared weights begin."""
 
-    schemes: tuple[Scheme, ...] = Field((Scheme.INT8_STATIC,), min_length=1, description="each becomes a candidate")
-    calibration: Calibration = Field(Calibration.MINMAX, description="how activation ranges are found")
-    percentile: float = Field(99.99, gt=50, le=100, description="used by calibration: percentile")
-    calibration_memory_bytes: int = Field(
-        1 << 30, gt=0, description="memory that calibration may take; with less it takes more passes"
-    )
-    granularity: Granularity = Field(Granularity.PER_CHANNEL, description="how many scales a weight tensor has")
-    qat: Qat = Field(Qat(), description="training for the scheme int8_qat")
+    KMEANS = "kmeans"
+    """k-means++ on the weights (Arthur and Vassilvitskii 2007)."""
+    LINEAR = "linear"
+    """Evenly between the smallest and the largest."""
 
-    @model_validator(mode="after")
-    def _no_scheme_twice(self) -> Self:
-        if len(set(self.schemes)) != len(self.schemes):
-            raise ValueError("a scheme is listed twice")
-        return self
+
+class Cluster(Training):
+    """Let the weights of a layer share a few values, so that the file compresses, and fine-tune these values."""
+
+    clusters: int = Field(16, ge=3, le=128, description="different weights of a layer, before each channel's scale")
+    start: CentroidStart = Field(CentroidStart.KMEANS, description="where the shared values begin")
+    epochs: int = Field(2, gt=0, description="passes over the training samples")
+    learning_rate: float = Field(1e-4, gt=0, description="highest learning rate of the cosine schedule")
+    distill: bool = Field(True, description="fine-tune on the checkpoint's answers as well as on the labels")
+    temperature: float = Field(3.0, gt=0, description="softens the checkpoint's answers")
+    soft_weight: float = Field(0.7, ge=0, le=1, description="share of the checkpoint's answers in the loss")
 
 
 class Stages(Section):
     """The compressing stages, each optional, always in this order."""
 
     distill: Distill | None = Field(None, description="train a smaller student; left out: not done")
+    channels: Channels | None = Field(None, description="remove whole channels; left out: not done")
     prune: Prune | None = Field(None, description="set weights to zero; left out: not done")
+    cluster: Cluster | None = Field(None, description="let weights share values; left out: not done")
     quantize: Quantize = Field(Quantize(), description="number formats that are tried")
