@@ -12,11 +12,19 @@ FP32 = "fp32"
 
 
 class Link(Frozen):
-    """One compressing step that a model has been through."""
+    """One compressing step that a model has been through.
+
+    Attributes:
+        stage: distill, channels, prune or cluster.
+        step: that ran.
+        title: for people.
+        model: name of the model that it made.
+    """
 
     stage: str
     step: str
     title: str
+    model: str
 
 
 class Model(Frozen):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from edgemill.artifact import digest_path
 from edgemill.errors import RecipeError
+from edgemill.recipe import Recipe
 
 _PREFIX = "python:"
 
@@ -36,6 +37,17 @@ def function_identity(function: str | None, folder: Path) -> dict[str, str]:
             remedy="put it beside the checkpoint",
         )
     return {function: digest_path(source)}
+
+
+def of_gates(recipe: Recipe) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Identities and folders of all functions that the recipe's gates call, for a step that judges.
+
+    Raises:
+        RecipeError: the module of one is missing.
+    """
+    folder, functions = Path(recipe.checkpoint.path).parent, recipe.gates.functions
+    identities = {name: digest for item in functions for name, digest in function_identity(item, folder).items()}
+    return identities, tuple(dict.fromkeys(path for item in functions for path in search_path(item, folder)))
 
 
 def _names_function(function: str | None) -> bool:

@@ -27,6 +27,7 @@ class Attempt:
     """One candidate on one target, filled in as its steps finish.
 
     Attributes:
+        detail: what tells it from another candidate of the same model and scheme.
         quantized: record of the quantize step; None where the model is compiled as it is.
         screened: comparison with the checkpoint on validation data.
         explained: why it is not faster, from the runtime's profile.
@@ -37,6 +38,7 @@ class Attempt:
     model: Model
     scheme: Scheme | None
     target: Target
+    detail: str = ""
     quantized: StepRecord | None = None
     compiled: StepRecord | None = None
     screened: StepRecord | None = None
@@ -48,7 +50,8 @@ class Attempt:
     @property
     def name(self) -> str:
         """Name of the candidate."""
-        return candidate_name(self.model.name, self.scheme)
+        name = candidate_name(self.model.name, self.scheme)
+        return f"{name}-{self.detail}" if self.detail else name
 
     @property
     def subject(self) -> str:
@@ -274,9 +277,9 @@ def _with_chains(result: TargetResult, attempts: Sequence[Attempt], reference: R
     variants = []
     for attempt in attempts:
         steps = [start]
-        for index, link in enumerate(attempt.model.chain):
-            name = candidate_name("-".join(item.stage for item in attempt.model.chain[: index + 1]), None)
-            steps.append(_link_step(link.stage, link.step, link.title, by_name.get(name), result.baseline.profile))
+        for link in attempt.model.chain:
+            after = by_name.get(candidate_name(link.model, None))
+            steps.append(_link_step(link.stage, link.step, link.title, after, result.baseline.profile))
         if attempt.scheme is not None and attempt.quantized is not None:
             own = by_name[attempt.name]
             steps.append(

@@ -16,6 +16,7 @@ from edgemill.artifact import Frozen, Signature
 from edgemill.benchmark.speed import SpeedVerdict, speed_verdict
 from edgemill.evidence import Arithmetic, BatchFigure, SlowCause, SustainedRun
 from edgemill.recipe import Budget, Task
+from edgemill.search.record import SearchRecord
 from edgemill.validate.verdict import Decision, Group, Verdict
 
 DIGEST = r"^[0-9a-f]{64}$"
@@ -102,7 +103,7 @@ class Profile(Frozen):
 class ChainStep(Frozen):
     """One link of a candidate's chain, from the checkpoint to the compiled file."""
 
-    stage: str = Field(description="ingest, distill, prune, quantize, compile")
+    stage: str = Field(description="ingest, distill, channels, prune, cluster, quantize, compile")
     step: str = Field(description="name of the step that ran, e.g. quantize.static")
     title: str = Field(description="for people, e.g. `distill, width 0.5`")
     digest: str | None = Field(default=None, pattern=DIGEST, description="artifact after this step")
@@ -126,7 +127,7 @@ class VariantResult(_Result):
 
     target: str
     candidate: str = Field(description="name of the chain, e.g. distill-int8_static")
-    scheme: str = Field(description="fp32, fp16, int8_static, int8_qat or int8_dynamic")
+    scheme: str = Field(description="fp32, fp16, int8_static, int8_mixed, int8_qat or int8_dynamic")
     chain: tuple[ChainStep, ...] = ()
     digest: str | None = Field(default=None, pattern=DIGEST, description="compiled file; None where compilation failed")
     kind: str | None = Field(default=None, description="onnx or tflite")
@@ -267,6 +268,7 @@ class Summary(_Result):
     checkpoint: CheckpointFacts
     data: DataFacts
     targets: tuple[TargetResult, ...] = Field(min_length=1)
+    search: SearchRecord | None = Field(default=None, description="what was tried, where the recipe asks for a search")
     started: AwareDatetime
     finished: AwareDatetime
     environment: dict[str, str] = Field(default_factory=dict, description="machine and versions, by name")

@@ -25,6 +25,7 @@ from edgemill.ledger import Ledger
 from edgemill.recipe import Recipe
 from edgemill.report.html import render_html
 from edgemill.report.markdown import render_markdown
+from edgemill.search.record import SearchRecord
 from edgemill.step import tool_versions
 from edgemill.store import StepRecord, Store, storage_error, write_atomically
 from edgemill.summary import CheckpointFacts, DataFacts, Summary, TargetResult
@@ -50,6 +51,7 @@ class Delivery:
     command: str | None
     tally: Tally
     ledger: Ledger
+    searched: SearchRecord | None = None
 
 
 def deliver(delivery: Delivery, store: Store, tracking: Tracking) -> Summary:
@@ -118,6 +120,7 @@ def _summary(delivery: Delivery, targets: tuple[TargetResult, ...], links: dict[
         steps_run=delivery.tally.run,
         steps_cached=delivery.tally.cached,
         links=links,
+        search=delivery.searched,
         command=delivery.command or shlex.join(["edgemill", "optimize", str(delivery.folder / "recipe.yaml")]),
     )
 

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from tasks.progress import Progress as Event
 from tasks.progress import listening
 
-_MARK = {"done": "[green]done  [/]", "cached": "[cyan]cached[/]", "failed": "[red]failed[/]"}
+_MARK = {"done": "[green]done  [/]", "cached": "[cyan]cached[/]", "failed": "[red]failed[/]", "note": "[bold]note  [/]"}
 
 
 @contextmanager

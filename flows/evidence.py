@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -15,14 +14,14 @@ from edgemill.benchmark.sustained_series import load_series
 from edgemill.candidate import CHECKPOINT, Model
 from edgemill.data import SplitName
 from edgemill.emulate.machine import how_executed
-from edgemill.errors import EdgemillError, ToolchainError
 from edgemill.evidence import Span, SustainedRun
 from edgemill.recipe import Budget, Recipe
 from edgemill.results import Attempt, Reference, judge
 from edgemill.store import StepRecord
 from edgemill.summary import TargetResult
 from edgemill.targets import Target, load_target
-from tasks.benchmark import benchmark, explain, sustain
+from flows.measure import measure
+from tasks.benchmark import sustain
 from tasks.run import open_store, unvisited
 from tasks.validate import compare, predict
 
@@ -45,16 +44,7 @@ def measure_and_judge(
         return compare(answers, baseline_on(SplitName.TEST), recipe, data, SplitName.TEST, attempt.subject)
 
     for attempt in attempts:
-        if attempt.worth_measuring and attempt.file is not None:
-            try:
-                attempt.measured = benchmark(attempt.file, onnx, attempt.target, recipe, data, attempt.subject)
-            except EdgemillError as error:
-                attempt.failure = error
-                continue
-            if attempt.worth_explaining:
-                # an odd profile leaves the variant without an explanation, nothing worse
-                with suppress(ToolchainError):
-                    attempt.explained = explain(attempt.file, onnx, recipe, data, attempt.subject)
+        measure(attempt, checkpoint, recipe, data)
     reference = Reference(
         checkpoint,
         baseline_on(SplitName.VALIDATION).facts.get("score"),

@@ -13,23 +13,28 @@ from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from edgemill.candidate import CHECKPOINT, Model
+from edgemill.data import SplitName
 from edgemill.errors import EdgemillError, InvariantError, ServiceError
 from edgemill.execute import release_workers
 from edgemill.guard import watch
 from edgemill.ledger import Ledger
 from edgemill.recipe import Recipe, resolve_paths
 from edgemill.recipe.check import check_recipe
+from edgemill.search.record import SearchRecord
 from edgemill.store import state_folder
 from edgemill.summary import Summary
 from flows.candidates import build_candidates
+from flows.chain import Site
 from flows.deliver import Delivery, deliver
 from flows.evidence import measure_and_judge
+from flows.search import search_candidates
 from tasks.data import load_data
 from tasks.environment import answers
 from tasks.ingest import ingest
 from tasks.progress import Tally, listening
 from tasks.run import noting, open_store
 from tasks.tracking import Tracking, identity_of, require_answer
+from tasks.validate import predict
 
 # waiting candidates cost nothing: how many steps run at once is limited in tasks.run
 _CANDIDATES: Any = ThreadPoolTaskRunner(max_workers=16)
@@ -61,13 +66,21 @@ def _optimize(recipe: Recipe, out: str | None, command: str | None, tally: Tally
     check_recipe(recipe)
     require_answer()
     data = load_data(recipe)
-    ingested = ingest(recipe, data.outputs["data"])
+    samples = data.outputs["data"]
+    ingested = ingest(recipe, samples)
     checkpoint = Model(name=CHECKPOINT, chain=(), files=ingested.outputs)
     tracking = Tracking.open(recipe, identity_of(recipe, data, ingested))
     try:
-        built = build_candidates(recipe, checkpoint, ingested, data.outputs["data"])
+        folder = output_folder(recipe, out)
+        on_validation = predict(checkpoint.files["onnx"], recipe, samples, SplitName.VALIDATION, CHECKPOINT)
+        site = Site(recipe, checkpoint, ingested, samples, on_validation)
+        searched: SearchRecord | None = None
+        if recipe.search is None:
+            built = build_candidates(site)
+        else:
+            built, searched = search_candidates(site, folder)
         release_workers()
-        targets = measure_and_judge(recipe, checkpoint, built.attempts, data.outputs["data"])
+        targets = measure_and_judge(recipe, checkpoint, built.attempts, samples)
         delivery = Delivery(
             recipe=recipe,
             data=data,
@@ -76,8 +89,9 @@ def _optimize(recipe: Recipe, out: str | None, command: str | None, tally: Tally
             models=built.models,
             compiled={attempt.file.digest: attempt.file for attempt in built.attempts if attempt.file is not None},
             started=started,
-            folder=output_folder(recipe, out),
+            folder=folder,
             command=command,
+            searched=searched,
             tally=tally,
             ledger=ledger,
         )

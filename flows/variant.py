@@ -5,31 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from edgemill.artifact import Artifact
-from edgemill.candidate import Model
-from edgemill.compile.backend import Route
+from edgemill.compile.backend import Refusal, Route, backend_of
 from edgemill.data import SplitName
 from edgemill.emulate.cure import Cure, cured, cures, evidence, treat
 from edgemill.emulate.machine import how_executed, screened_on
-from edgemill.recipe import Recipe, Scheme
+from edgemill.errors import EdgemillError, ToolchainError
+from edgemill.recipe import Scheme
 from edgemill.results import Attempt
 from edgemill.store import StepRecord
 from edgemill.targets.provenance import NATIVE
 from edgemill.validate.divergence import Divergence
 from edgemill.validate.verdict import Decision, GateFacts
+from flows.chain import Site
 from tasks.compile import compile_model
 from tasks.quantize import quantize, unsigned_weights
 from tasks.validate import compare, diverge, predict
-
-
-@dataclass(frozen=True)
-class Site:
-    """What all candidates of a run share while they are built."""
-
-    recipe: Recipe
-    checkpoint: Model
-    ingested: StepRecord
-    data: Artifact
-    on_validation: StepRecord
 
 
 @dataclass(frozen=True)
@@ -42,7 +32,20 @@ class _Made:
         return self.compiled.outputs["model"]
 
 
-def make_for_target(site: Site, attempt: Attempt, route: Route) -> None:
+def build(site: Site, attempt: Attempt) -> None:
+    """Quantize, compile, predict validation data and screen one candidate; a failure is noted in it."""
+    try:
+        route = backend_of(attempt.target).route(
+            attempt.scheme, frozenset(attempt.model.files), attempt.target, site.recipe
+        )
+        if isinstance(route, Refusal):
+            raise ToolchainError(route.reason, where=attempt.subject, remedy=route.remedy)
+        _make_for_target(site, attempt, route)
+    except EdgemillError as error:
+        attempt.failure = error
+
+
+def _make_for_target(site: Site, attempt: Attempt, route: Route) -> None:
     """Quantize, compile and screen; where answers part on the target's arithmetic, cure the model and say so.
 
     Raises:

@@ -11,6 +11,7 @@ from edgemill.execute import Call
 from edgemill.functions import function_identity, search_path
 from edgemill.recipe import Distill, Recipe
 from edgemill.store import StepRecord
+from tasks.answers import teacher_answers
 from tasks.run import perform
 
 
@@ -19,6 +20,7 @@ def distill(recipe: Recipe, settings: Distill, teacher: Model, data: Artifact) -
     inputs = {"teacher": teacher.files["onnx"], "data": data}
     if "keras" in teacher.files:
         inputs["keras"] = teacher.files["keras"]
+    inputs |= teacher_answers(recipe, settings.augment, teacher.files["onnx"], data)
     folder = Path(recipe.checkpoint.path).parent
     call = Call(
         DISTILL,

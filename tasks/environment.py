@@ -23,6 +23,7 @@ _QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # it would cut through the bars of the run
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # a server that is gone is said soon
     "GIT_PYTHON_REFRESH": "quiet",
 }

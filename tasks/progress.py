@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-State = Literal["running", "done", "cached", "failed"]
+State = Literal["running", "done", "cached", "failed", "note"]
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,7 @@ class Progress:
 
     Attributes:
         label: step and what it works on, e.g. `quantize.static distill -> arm64-onnxruntime`.
+        state: of the step; a note is for people only.
         fraction: 0..1, or None while unknown.
     """
 

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from edgemill.artifact import Artifact
 from edgemill.compile.backend import Route
 from edgemill.execute import Call
-from edgemill.quantize import UNSIGNED_WEIGHTS, UnsignedSettings
+from edgemill.functions import of_gates
+from edgemill.quantize import MIXED, UNSIGNED_WEIGHTS, QatSettings, UnsignedSettings
 from edgemill.recipe import Recipe
 from edgemill.store import StepRecord
+from tasks.answers import teacher_answers
 from tasks.run import perform
 
 
@@ -22,7 +24,12 @@ def quantize(route: Route, given: Mapping[str, Artifact], recipe: Recipe, subjec
     if route.step is None or route.settings is None:
         return None
     inputs = {name: given[form] for name, form in route.inputs.items()}
-    return perform(Call(route.step, route.settings, inputs, seed=recipe.seed), subject)
+    if isinstance(route.settings, QatSettings) and "teacher" in inputs:
+        inputs |= teacher_answers(recipe, route.settings.training.augment, inputs["teacher"], inputs["data"])
+    # only int8_mixed judges while it quantizes, and so may call the recipe's own functions
+    identities, folders = of_gates(recipe) if route.step is MIXED else ({}, ())
+    call = Call(route.step, route.settings, inputs, seed=recipe.seed, extra=identities, search_path=folders)
+    return perform(call, subject)
 
 
 def unsigned_weights(model: Artifact, recipe: Recipe, subject: str) -> StepRecord:

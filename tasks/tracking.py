@@ -37,6 +37,7 @@ RESULT = "edgemill.result"
 
 _ANSWER_TIMEOUT_S = 5.0
 _PAGE = 1000
+_KNOBS = ("width", "keep", "sparsity", "clusters")
 
 
 class Tracking:
@@ -119,6 +120,7 @@ class Tracking:
                 known = self._models()
                 self._log_chain(summary.name, models, known)
                 self._log_variants(summary, compiled, store, known)
+                self._log_search(summary)
                 if self._tag(RESULT) != (content := _content_digest(summary)):
                     for file in files:
                         if file.is_dir():
@@ -131,6 +133,15 @@ class Tracking:
                 self._client.set_terminated(self.run_id, "FINISHED")
         except (MlflowException, SQLAlchemyError, OSError) as error:
             raise _unreachable(os.environ["MLFLOW_TRACKING_URI"], error) from error
+
+    def _log_search(self, summary: Summary) -> None:
+        """Hypervolume after each trial as a curve; a run that is completed again has the same points."""
+        if summary.search is None:
+            return
+        now = int(time.time() * 1000)
+        points = [Metric("search_hypervolume", value, now, i) for i, value in enumerate(summary.search.hypervolume)]
+        known = {metric.step for metric in self._client.get_metric_history(self.run_id, "search_hypervolume")}
+        self._client.log_batch(self.run_id, metrics=[point for point in points if point.step not in known])
 
     def _log_chain(self, name: str, artifacts: Iterable[Artifact], known: Sequence[LoggedModel]) -> None:
         """Every model before compilation, once an experiment."""
@@ -239,6 +250,7 @@ class Tracking:
         ]
         stages = "+".join(link.stage for link in variant.chain) or "none"
         params = {"target": variant.target, "candidate": variant.candidate, "scheme": variant.scheme, "chain": stages}
+        params |= _knobs(summary, variant)
         self._client.log_batch(run_id, metrics=metrics, params=[Param(key, value) for key, value in params.items()])
         artifact = None if variant.digest is None else compiled[variant.digest]
         if artifact is not None:
@@ -296,6 +308,13 @@ def identity_of(recipe: Recipe, data: StepRecord, ingested: StepRecord) -> dict[
         "tools": tool_versions(("edgemill", "tensorflow", "onnxruntime", "ai-edge-litert")),
         "host": fingerprint_digest(),
     }
+
+
+def _knobs(summary: Summary, variant: VariantResult) -> dict[str, str]:
+    """How far each stage of a searched chain goes, for the parallel coordinates of MLflow's compare page."""
+    trials = () if summary.search is None else summary.search.trials
+    knobs = next((trial.knobs for trial in trials if trial.name == variant.candidate), None)
+    return {} if knobs is None else {name: str(getattr(knobs, name)) for name in _KNOBS}
 
 
 def _is_local(address: str) -> bool:

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,12 +123,12 @@ def explain(
         if kind == "tflite":
             profile = profile_litert(path, x, threads, times["variant"])
             types = tensor_types(path, threads)
-            name_causes = lambda case: causes_litert.name_causes(case, types)  # noqa: E731
+            name_causes = partial(causes_litert.name_causes, types=types)
         else:
             found = profile_onnx(path, x, threads, times["variant"], times["empty"])
             profile = replace(found.profile, fixed_us=_fixed(x, len(found.profile.nodes), threads))
             graph = GraphView(found.model, found.nodes, found.stored)
-            name_causes = lambda case: causes_onnx.name_causes(case, graph)  # noqa: E731
+            name_causes = partial(causes_onnx.name_causes, graph=graph)
     slower = None if ratio is None else ratio >= NOT_FASTER
     case = Case(profile, baseline, slower, machine or platform.machine())
     return Explanation(

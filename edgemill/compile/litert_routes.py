@@ -12,6 +12,11 @@ from edgemill.step import Step
 from edgemill.targets.spec import Target
 
 _SOURCES = ("keras", "saved_model")
+_MIXED = Refusal(
+    "int8_mixed is for onnxruntime: TensorFlow's converter keeps no single operators float in a full-integer file, "
+    "and LiteRT's int16 activations are 30 times slower than int8 on the CPU",
+    "choose int8_qat, which trains what int8_static loses, or fp16",
+)
 
 
 class LiteRtBackend:
@@ -23,7 +28,7 @@ class LiteRtBackend:
     def route(self, scheme: Scheme | None, available: Set[str], target: Target, recipe: Recipe) -> Route | Refusal:
         """See `Backend.route`."""
         if (refusal := unsupported(scheme, target)) is not None:
-            return refusal
+            return _MIXED if scheme is Scheme.INT8_MIXED else refusal
         if scheme is None and "tflite" in available:
             return Route(None, None, output="tflite")
         source = next((form for form in _SOURCES if form in available), None)

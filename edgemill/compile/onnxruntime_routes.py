@@ -6,7 +6,19 @@ from collections.abc import Set
 
 from edgemill.compile import COMPILE_ORT
 from edgemill.compile.route import Backend, Refusal, Route, unsupported
-from edgemill.quantize import DYNAMIC, FP16, QAT, STATIC, DynamicSettings, Fp16Settings, QatSettings, StaticSettings
+from edgemill.quantize import (
+    DYNAMIC,
+    FP16,
+    MIXED,
+    QAT,
+    STATIC,
+    DynamicSettings,
+    Fp16Settings,
+    MixedSettings,
+    QatSettings,
+    StaticSettings,
+)
+from edgemill.quantize.mixed.wider import lacks, wider_formats
 from edgemill.recipe import Granularity, Recipe, Scheme
 from edgemill.step import Step
 from edgemill.targets.spec import ActivationType, Target
@@ -26,26 +38,52 @@ class OnnxRuntimeBackend:
             return _qat(available, target, recipe)
         if "onnx" not in available:
             return Refusal("the model is not at hand as ONNX", "give a checkpoint that can be exported to ONNX")
+        if scheme is Scheme.INT8_MIXED:
+            return _mixed(target, recipe)
         return _without_training(scheme, target, recipe)
 
 
 def _without_training(scheme: Scheme | None, target: Target, recipe: Recipe) -> Route:
-    rules = recipe.stages.quantize
-    granularity = rules.granularity if target.int8.per_channel else Granularity.PER_TENSOR
     if scheme is Scheme.INT8_STATIC:
-        static = StaticSettings(
-            int8=target.int8,
-            calibration=rules.calibration,
-            percentile=rules.percentile,
-            calibration_memory_bytes=rules.calibration_memory_bytes,
-            granularity=granularity,
-        )
-        return Route(STATIC, static, {"onnx": "onnx", "data": "data"})
+        return Route(STATIC, _static(target, recipe), {"onnx": "onnx", "data": "data"})
     if scheme is Scheme.INT8_DYNAMIC:
-        return Route(DYNAMIC, DynamicSettings(int8=target.int8, granularity=granularity), {"onnx": "onnx"})
+        settings = DynamicSettings(int8=target.int8, granularity=_granularity(target, recipe))
+        return Route(DYNAMIC, settings, {"onnx": "onnx"})
     if scheme is Scheme.FP16:
         return Route(FP16, Fp16Settings(), {"onnx": "onnx", "data": "data"})
     return Route(None, None)
+
+
+def _static(target: Target, recipe: Recipe) -> StaticSettings:
+    rules = recipe.stages.quantize
+    return StaticSettings(
+        int8=target.int8,
+        calibration=rules.calibration,
+        percentile=rules.percentile,
+        calibration_memory_bytes=rules.calibration_memory_bytes,
+        granularity=_granularity(target, recipe),
+        repair=rules.repair,
+    )
+
+
+def _granularity(target: Target, recipe: Recipe) -> Granularity:
+    return recipe.stages.quantize.granularity if target.int8.per_channel else Granularity.PER_TENSOR
+
+
+def _mixed(target: Target, recipe: Recipe) -> Route | Refusal:
+    rules = recipe.stages.quantize.mixed
+    if (reason := lacks(target, rules.wider)) is not None:
+        return Refusal(reason, "leave stages.quantize.mixed.wider out: then what the target has is used")
+    settings = MixedSettings(
+        **dict(_static(target, recipe)),
+        task=recipe.task,
+        budget=recipe.budget,
+        gates=recipe.gates,
+        wider=wider_formats(target, rules.wider),
+        int4_weights=rules.int4_weights,
+        evaluations=rules.evaluations,
+    )
+    return Route(MIXED, settings, {"onnx": "onnx", "data": "data", "checkpoint": "teacher"})
 
 
 def _qat(available: Set[str], target: Target, recipe: Recipe) -> Route | Refusal:

@@ -1,6 +1,7 @@
 """Distill: train a smaller student on the answers of the checkpoint."""
 
-from edgemill.recipe import Distill, Task
+from edgemill.artifact import Frozen
+from edgemill.recipe import Augment, Distill, Task
 from edgemill.step import Step
 
 
@@ -10,12 +11,26 @@ class DistillSettings(Distill):
     task: Task
 
 
+class AnswersSettings(Frozen):
+    """Settings of `distill.answers`: what everything that trains on the same views shares."""
+
+    task: Task
+    augment: Augment
+
+
 DISTILL = Step(
     name="distill.student",
-    version=2,
+    version=3,
     body="edgemill.distill.student:run",
     framework="tensorflow",
     tools=("tensorflow", "tf-keras", "tf2onnx", "onnx", "onnxruntime", "numpy"),
 )
 
-__all__ = ["DISTILL", "DistillSettings"]
+ANSWERS = Step(
+    name="distill.answers",
+    version=1,
+    body="edgemill.distill.answers:run",
+    tools=("onnx", "onnxruntime", "numpy"),
+)
+
+__all__ = ["ANSWERS", "DISTILL", "AnswersSettings", "DistillSettings"]

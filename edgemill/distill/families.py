@@ -14,7 +14,7 @@ from edgemill.distill.narrow import narrowed
 from edgemill.errors import RecipeError
 from edgemill.recipe import Family
 from edgemill.tf import keras
-from edgemill.train.batches import channels_first
+from edgemill.train.augment import channels_first
 
 _MOMENTUM = 0.9
 _SMALLEST = 4

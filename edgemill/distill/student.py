@@ -18,6 +18,7 @@ from edgemill.recipe import DistillMethod, Student
 from edgemill.step import InputFile, OutputFile, Outputs, StepContext
 from edgemill.tf import fresh, keras
 from edgemill.train import WITHOUT_LABELS
+from edgemill.train.answers import Answers
 from edgemill.train.features import FeatureLoss, match
 from edgemill.train.loop import Objective, train
 from edgemill.train.objective import Answer, answer_kind
@@ -31,7 +32,7 @@ def run(settings: DistillSettings, inputs: Mapping[str, InputFile], context: Ste
     Args:
         settings: the recipe's, and the task.
         inputs: `teacher` (onnx), `data` (dataset), and `keras` (the teacher as tf_keras model), which
-            is needed to narrow the teacher's own graph only.
+            is needed to narrow the teacher's own graph only; `answers` (optional, of `distill.answers`).
         context: where to write.
 
     Returns:
@@ -51,6 +52,7 @@ def run(settings: DistillSettings, inputs: Mapping[str, InputFile], context: Ste
         settings.temperature,
         1.0 if settings.task in WITHOUT_LABELS else settings.soft_weight,
         features,
+        Answers.given(inputs),
     )
     history = train(student, data, settings, objective, context)
     context.report(1.0, "exporting the student")

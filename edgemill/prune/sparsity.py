@@ -19,9 +19,8 @@ from edgemill.prune.verify import verify
 from edgemill.recipe import PruneMethod
 from edgemill.step import InputFile, OutputFile, Outputs, StepContext
 from edgemill.tf import fresh, keras
-from edgemill.train import WITHOUT_LABELS
-from edgemill.train.loop import Objective, train
-from edgemill.train.teacher import Teacher
+from edgemill.train.loop import train
+from edgemill.train.tuning import tuning_objective
 
 _UPDATES = 50
 _RAMP = 0.6
@@ -64,7 +63,7 @@ def run(settings: PruneSettings, inputs: Mapping[str, InputFile], context: StepC
         wrapped,
         data,
         settings,
-        _objective(settings, inputs),
+        tuning_objective(settings, settings.task, inputs),
         context,
         callbacks=[tfmot.sparsity.keras.UpdatePruningStep()],
         keep_from=0 if settings.method is PruneMethod.N_M else math.ceil(end / steps) - 1,
@@ -130,11 +129,3 @@ def wrap(model: Any, chosen: list[Any], settings: PruneSettings, end: int) -> An
 
 def _end_of_ramp(steps: int) -> int:
     return max(1, int(steps * _RAMP))
-
-
-def _objective(settings: PruneSettings, inputs: Mapping[str, InputFile]) -> Objective:
-    if settings.task in WITHOUT_LABELS:
-        return Objective(settings.task, Teacher(inputs["teacher"].path), settings.temperature, 1.0)
-    if not settings.distill:
-        return Objective(settings.task, None)
-    return Objective(settings.task, Teacher(inputs["teacher"].path), settings.temperature, settings.soft_weight)

@@ -7,7 +7,7 @@ from enum import StrEnum
 from pydantic import Field
 
 from edgemill.artifact import Frozen
-from edgemill.recipe import Calibration, Granularity, Qat, Task
+from edgemill.recipe import Budget, Calibration, Gates, Granularity, Qat, Repair, Task, Wider
 from edgemill.step import Step
 from edgemill.targets.spec import Int8Arithmetic
 
@@ -23,6 +23,23 @@ class StaticSettings(Frozen):
     calibration_memory_bytes: int = Field(
         1 << 30, gt=0, description="memory that calibration stays within, by smaller batches or more passes"
     )
+    repair: tuple[Repair, ...] = Field((), description="what wins accuracy back; always in one order")
+
+
+class MixedSettings(StaticSettings):
+    """Settings of `quantize.mixed`: those of `quantize.static`, and what a candidate must prove."""
+
+    task: Task = Task.CLASSIFICATION
+    budget: Budget = Field(description="margin and one-sided confidence of the gate, on the validation samples")
+    gates: Gates = Field(default=Gates(), description="checks beside the budget")
+    wider: tuple[Wider, ...] = Field(
+        (Wider.FP32,),
+        description="formats of what int8 breaks: fp16 stores its weights as float16 where that passes, too",
+    )
+    int4_weights: bool = Field(
+        False, description="matrix products with 4-bit weights and float activations where that passes, too"
+    )
+    evaluations: int = Field(12, gt=0, description="most passes over the validation samples")
 
 
 class DynamicSettings(Frozen):
@@ -76,6 +93,18 @@ _TENSORFLOW = ("tensorflow", "tf-keras", "numpy")
 STATIC = Step(name="quantize.static", version=2, body="edgemill.quantize.static:run", tools=_ONNX)
 """Inputs `onnx`, `data`; output `onnx`: QDQ int8 with ranges from the calibration split."""
 
+MIXED = Step(
+    name="quantize.mixed",
+    version=1,
+    body="edgemill.quantize.mixed.step:run",
+    tools=(*_ONNX, "scipy"),
+    time_limit_s=8 * 3600.0,
+)
+"""Inputs `onnx`, `data`, and `checkpoint` (the fp32 ONNX that the gate compares with; left out: `onnx` itself).
+
+Output `onnx`: as from `quantize.static`, with the operators float that int8 would break.
+"""
+
 DYNAMIC = Step(name="quantize.dynamic", version=1, body="edgemill.quantize.dynamic:run", tools=_ONNX)
 """Input `onnx`; output `onnx`: int8 weights, activations quantized at run time."""
 
@@ -98,7 +127,7 @@ LITERT = Step(
 
 QAT = Step(
     name="quantize.qat",
-    version=2,
+    version=3,
     body="edgemill.quantize.qat:run",
     framework="tensorflow",
     tools=(*_TENSORFLOW, "tensorflow-model-optimization", "tf2onnx", "onnx", "onnxruntime", "ai-edge-litert"),
@@ -112,6 +141,7 @@ __all__ = [
     "DYNAMIC",
     "FP16",
     "LITERT",
+    "MIXED",
     "QAT",
     "STATIC",
     "UNSIGNED_WEIGHTS",
@@ -119,6 +149,7 @@ __all__ = [
     "Fp16Settings",
     "LitertScheme",
     "LitertSettings",
+    "MixedSettings",
     "QatSettings",
     "StaticSettings",
     "UnsignedSettings",

@@ -7,12 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from edgemill.cluster.select import PRUNED
 from edgemill.errors import InvariantError
 from edgemill.quantize.placement import QatModel
 from edgemill.tf import tf
-
-_PRUNED = 0.3
-"""Share of zeros from which a layer counts as pruned; trained weights have next to none."""
 
 
 class ZeroMasks:
@@ -28,7 +26,7 @@ class ZeroMasks:
         for wrapper in qat.wrappers:
             for weight, *_ in wrapper._weight_vars:
                 kept = weight.numpy() != 0
-                if 1 - kept.mean() > _PRUNED:
+                if 1 - kept.mean() > PRUNED:
                     self._masked.append((wrapper.name, weight, tf.constant(kept.astype(np.float32))))
                     self.layers[wrapper.name] = float(1 - kept.mean())
 

@@ -15,6 +15,7 @@ from edgemill.errors import CheckpointError
 from edgemill.quantize import QatSettings
 from edgemill.quantize.agreement import check, compare, score
 from edgemill.quantize.frozen import freeze
+from edgemill.quantize.keep_clusters import SharedLevels, after_step
 from edgemill.quantize.keep_zeros import ZeroMasks
 from edgemill.quantize.placement import build
 from edgemill.quantize.qat_export import export_onnx, export_tflite, predictions
@@ -24,9 +25,8 @@ from edgemill.runtimes.litert import RUNTIME as LITERT
 from edgemill.runtimes.onnxruntime import RUNTIME as ONNXRUNTIME
 from edgemill.step import InputFile, OutputFile, Outputs, StepContext
 from edgemill.tf import fresh, keras
-from edgemill.train import WITHOUT_LABELS
-from edgemill.train.loop import Objective, train
-from edgemill.train.teacher import Teacher
+from edgemill.train.loop import train
+from edgemill.train.tuning import tuning_objective
 
 
 def run(settings: QatSettings, inputs: Mapping[str, InputFile], context: StepContext) -> Outputs:
@@ -41,7 +41,8 @@ def run(settings: QatSettings, inputs: Mapping[str, InputFile], context: StepCon
     Returns:
         files `tflite` (int8 input and output), `onnx_uint8`, `onnx_int8`; facts `agreement` of each
         with the trained Keras model and validation `score` of each, `kernels` of the optimized ONNX
-        graph, `left_out` layers, `float_nodes`, `ranges`, `sparsity`, `history`.
+        graph, `left_out` layers, `float_nodes`, `ranges`, `sparsity` and
+        `clusters` of the layers that came pruned or clustered, `history`.
 
     Raises:
         CheckpointError: the model cannot be trained under quantization.
@@ -55,11 +56,19 @@ def run(settings: QatSettings, inputs: Mapping[str, InputFile], context: StepCon
     context.report(0.0, "calibrating activation ranges")
     calibrate(qat, data, settings.calibration_batch_size)
     started = _ranges(qat)
-    masks = ZeroMasks(qat)
+    updates = data.sizes[SplitName.TRAIN] // settings.training.batch_size * settings.training.epochs
+    masks, levels = ZeroMasks(qat), SharedLevels(qat, updates)
+    hook = after_step(masks.after_step, levels.after_step)
     history = train(
-        qat.model, data, settings.training, _objective(settings, inputs), context, after_step=masks.after_step
+        qat.model,
+        data,
+        settings.training,
+        tuning_objective(settings.training, settings.task, inputs),
+        context,
+        after_step=hook,
     )
     masks.check()
+    levels.check()
     check_pinned(qat)
     refresh_weight_ranges(qat)
     trained = predictions(qat.model, data, SplitName.VALIDATION)
@@ -76,6 +85,7 @@ def run(settings: QatSettings, inputs: Mapping[str, InputFile], context: StepCon
         "ranges": _ranges(qat),
         "calibrated_ranges": started,
         "sparsity": masks.layers,
+        "clusters": levels.layers,
         "history": history.record(),
         "warnings": [f"layer {name} stays float: {reason}" for name, reason in qat.left_out.items()],
     }
@@ -109,15 +119,6 @@ def _load(source: InputFile) -> Any:
         raise CheckpointError(
             "The model cannot be loaded for training.", where=source.artifact.filename, got=str(error)[:1000]
         ) from error
-
-
-def _objective(settings: QatSettings, inputs: Mapping[str, InputFile]) -> Objective:
-    rule = settings.training
-    if not rule.distill and settings.task not in WITHOUT_LABELS:
-        return Objective(settings.task, None)
-    teacher = Teacher(inputs["teacher"].path) if "teacher" in inputs else None
-    weight = 1.0 if settings.task in WITHOUT_LABELS else rule.soft_weight
-    return Objective(settings.task, teacher, rule.temperature, weight)
 
 
 def _ranges(qat: Any) -> dict[str, list[float]]:

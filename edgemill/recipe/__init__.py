@@ -37,7 +37,7 @@ from edgemill.recipe.stages import (
     Stages,
     Student,
 )
-from edgemill.recipe.training import Augment, Optimizer, Training
+from edgemill.recipe.training import Augment, Optimizer, Training, Tuning
 
 __all__ = [
     "DEFAULT_TARGETS",
@@ -89,6 +89,7 @@ __all__ = [
     "Task",
     "TopKGate",
     "Training",
+    "Tuning",
     "Wider",
     "load_recipe",
     "parse_recipe",

@@ -7,6 +7,7 @@ from pathlib import Path
 from edgemill.data import source_digest
 from edgemill.errors import CheckpointError, RecipeError
 from edgemill.ingest.detect import detect
+from edgemill.quantize.mixed.wider import check_wider
 from edgemill.recipe import Recipe
 from edgemill.targets import load_target
 
@@ -15,7 +16,7 @@ def check_recipe(recipe: Recipe) -> None:
     """Refuse in a second what would fail after an hour.
 
     Raises:
-        RecipeError: a target is unknown, or none of the schemes runs on it.
+        RecipeError: a target is unknown, lacks a number format that was asked for, or runs none of the schemes.
         CheckpointError: the checkpoint is missing, not a checkpoint, or of a refused kind.
         DataError: the data source is missing.
     """
@@ -29,6 +30,7 @@ def check_recipe(recipe: Recipe) -> None:
                 expected=f"one of {', '.join(target.formats)}",
                 got=", ".join(recipe.stages.quantize.schemes),
             )
+    check_wider(recipe)
     path = Path(recipe.checkpoint.path)
     if not path.exists() and not path.with_name(path.name + ".index").exists():
         raise CheckpointError(

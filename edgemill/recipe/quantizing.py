@@ -8,7 +8,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from edgemill.recipe.section import Section
-from edgemill.recipe.training import Training
+from edgemill.recipe.training import Tuning
 
 
 class Scheme(StrEnum):
@@ -76,17 +76,17 @@ class Mixed(Section):
     wider: tuple[Wider, ...] = Field(
         (), description="formats tried, narrowest first; left out: what the target's runtime has"
     )
+    int4_weights: bool = Field(
+        False, description="matrix products with 4-bit weights and float activations where that holds the budget too"
+    )
     evaluations: int = Field(12, gt=0, description="most passes over the validation samples")
 
 
-class Qat(Training):
+class Qat(Tuning):
     """Quantization-aware training."""
 
     epochs: int = Field(2, gt=0, description="passes over the training samples")
     learning_rate: float = Field(1e-4, gt=0, description="highest learning rate of the cosine schedule")
-    distill: bool = Field(True, description="train on the checkpoint's answers as well as on the labels")
-    temperature: float = Field(3.0, gt=0, description="softens the checkpoint's answers")
-    soft_weight: float = Field(0.7, ge=0, le=1, description="share of the checkpoint's answers in the loss")
 
 
 class Quantize(Section):

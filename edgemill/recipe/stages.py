@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from edgemill.recipe.quantizing import Quantize
 from edgemill.recipe.section import FUNCTION, Section
-from edgemill.recipe.training import Optimizer, Training
+from edgemill.recipe.training import Optimizer, Training, Tuning
 
 
 class Family(StrEnum):
@@ -77,7 +77,7 @@ class PruneMethod(StrEnum):
     """Two of every four weights along the input channels (2:4)."""
 
 
-class Prune(Training):
+class Prune(Tuning):
     """Set weights to zero and fine-tune the rest."""
 
     method: PruneMethod = Field(PruneMethod.MAGNITUDE, description="which weights go")
@@ -85,9 +85,6 @@ class Prune(Training):
         0.5, gt=0, lt=1, description="share of zero weights per layer at the end; always 0.5 with method n_m"
     )
     epochs: int = Field(4, gt=0, description="passes over the training samples")
-    distill: bool = Field(True, description="fine-tune on the checkpoint's answers as well as on the labels")
-    temperature: float = Field(3.0, gt=0, description="softens the checkpoint's answers")
-    soft_weight: float = Field(0.7, ge=0, le=1, description="share of the checkpoint's answers in the loss")
 
     @model_validator(mode="after")
     def _two_of_four(self) -> Self:
@@ -120,7 +117,7 @@ class Importance(StrEnum):
     """Mean magnitude of its answers (Hu et al. 2016)."""
 
 
-class Channels(Training):
+class Channels(Tuning):
     """Remove whole channels, so that fewer multiplications are left, and fine-tune the rest."""
 
     keep: float = Field(0.5, gt=0, lt=1, description="share of the cost that stays")
@@ -129,9 +126,6 @@ class Channels(Training):
     multiple: int = Field(4, gt=0, description="channel counts are brought to multiples of this")
     rounds: int = Field(3, gt=0, description="channels go in this many rounds, with training after each")
     epochs: int = Field(8, gt=0, description="passes over the training samples, over all rounds")
-    distill: bool = Field(True, description="fine-tune on the checkpoint's answers as well as on the labels")
-    temperature: float = Field(3.0, gt=0, description="softens the checkpoint's answers")
-    soft_weight: float = Field(0.7, ge=0, le=1, description="share of the checkpoint's answers in the loss")
 
 
 class CentroidStart(StrEnum):
@@ -143,16 +137,13 @@ class CentroidStart(StrEnum):
     """Evenly between the smallest and the largest."""
 
 
-class Cluster(Training):
+class Cluster(Tuning):
     """Let the weights of a layer share a few values, so that the file compresses, and fine-tune these values."""
 
     clusters: int = Field(16, ge=3, le=128, description="different weights of a layer, before each channel's scale")
     start: CentroidStart = Field(CentroidStart.KMEANS, description="where the shared values begin")
     epochs: int = Field(2, gt=0, description="passes over the training samples")
     learning_rate: float = Field(1e-4, gt=0, description="highest learning rate of the cosine schedule")
-    distill: bool = Field(True, description="fine-tune on the checkpoint's answers as well as on the labels")
-    temperature: float = Field(3.0, gt=0, description="softens the checkpoint's answers")
-    soft_weight: float = Field(0.7, ge=0, le=1, description="share of the checkpoint's answers in the loss")
 
 
 class Stages(Section):

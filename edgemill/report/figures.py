@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 from edgemill.recipe import Task
+from edgemill.search.record import SearchRecord
 from edgemill.select import is_telling
 from edgemill.summary import Baseline, ChainStep, Interval, Profile, Status, TargetResult, VariantResult
 from edgemill.validate.verdict import Verdict
@@ -230,3 +232,13 @@ def _start(baseline: Baseline) -> ChainStep:
 
 def _less(before: float | None, after: float | None) -> float | None:
     return None if before is None or after is None else before - after
+
+
+def search_text(search: SearchRecord) -> str:
+    """What a search did, one sentence."""
+    kinds = Counter(trial.state.value for trial in search.trials)
+    found = ", ".join(f"{count} {name}" for name, count in sorted(kinds.items()))
+    return (
+        f"{len(search.trials)} trials in {duration_text(search.seconds)} ({found}), {len(search.front)} on the front; "
+        f"ended because {search.stopped_because}"
+    )

@@ -8,6 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from edgemill.report import charts, figures
+from edgemill.report.search_chart import search_svg
 from edgemill.report.sustained_chart import sustained_svg
 from edgemill.summary import Status, Summary, TargetResult, VariantResult
 from edgemill.validate import words
@@ -54,5 +55,6 @@ def render_html(summary: Summary) -> str:
         pareto=pareto,
         sustained=sustained,
         interval=interval,
+        search_picture=lambda: Markup(search_svg(summary.search) if summary.search else ""),
         status_word=lambda status: _STATUS_WORDS[status],
     )

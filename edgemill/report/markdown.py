@@ -25,6 +25,8 @@ def render_markdown(summary: Summary) -> str:
     lines += [_overview(target, summary) for target in summary.targets]
     for target in summary.targets:
         lines += ["", *_target(target, summary)]
+    if summary.search is not None:
+        lines += ["", f"Search: {_cell(figures.search_text(summary.search))}."]
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", summary.command)), default=2))
     lines += ["", "Do it again:", "", f"{fence}sh", summary.command, fence, ""]
     return "\n".join(lines)

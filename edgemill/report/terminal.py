@@ -25,6 +25,8 @@ def render_terminal(summary: Summary) -> RenderableType:
     parts: list[RenderableType] = []
     for target in summary.targets:
         parts += [*_target(target, summary), Text()]
+    if summary.search is not None:
+        parts += [Text(f"search: {figures.search_text(summary.search)}", style="dim"), Text()]
     return Group(*parts)
 
 

@@ -11,15 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemill.data.dataset import Dataset, SplitName
-from edgemill.errors import RecipeError
-from edgemill.recipe import Augment, Training
+from edgemill.recipe import Training
+from edgemill.train.answers import Answers, Views
+from edgemill.train.augment import augment, draw, image_axes
 from edgemill.train.teacher import Teacher
 
 _AHEAD = 3
-_CHUNK = 256
 _KEEP_ANSWERS_BYTES = 1 << 30
-_IMAGE_RANKS = (2, 3)
-_COLOURS = (1, 3, 4)
 
 
 @dataclass(frozen=True)
@@ -32,61 +30,13 @@ class Batch:
     maps: tuple[NDArray[np.float32], ...]
 
 
-def image_axes(sample_shape: tuple[int, ...]) -> tuple[int, int]:
-    """Axes of height and width in a sample: (H, W), (H, W, C), or (C, H, W).
-
-    Raises:
-        RecipeError: samples of this shape are not images.
-    """
-    if len(sample_shape) not in _IMAGE_RANKS:
-        raise RecipeError(
-            "Only images can be augmented.",
-            where="augment",
-            expected="samples of shape (H, W), (H, W, C) or (C, H, W)",
-            got=str(sample_shape),
-            remedy="remove flip and shift",
-        )
-    return (1, 2) if channels_first(sample_shape) else (0, 1)
-
-
-def channels_first(sample_shape: tuple[int, ...]) -> bool:
-    """Whether an image is (C, H, W): only its first axis looks like colours."""
-    return len(sample_shape) == max(_IMAGE_RANKS) and sample_shape[0] in _COLOURS and sample_shape[-1] not in _COLOURS
-
-
-def augment(images: NDArray[np.generic], rule: Augment, rng: np.random.Generator) -> NDArray[np.generic]:
-    """Mirror and move every image by its own random amount.
-
-    Args:
-        images: stored samples, (N, *sample_shape), not yet preprocessed, so that the zeros that
-            come in at the edges are the same value as in the source.
-        rule: what is allowed.
-        rng: source of the choices.
-    """
-    height, width = image_axes(images.shape[1:])
-    out = np.array(images)
-    flips = rng.random(len(out)) < 0.5
-    if rule.flip:
-        out[flips] = np.flip(out[flips], axis=width + 1)
-    if rule.shift:
-        moves = rng.integers(-rule.shift, rule.shift + 1, size=(len(out), 2))
-        padding = [(0, 0)] * out.ndim
-        padding[height + 1] = padding[width + 1] = (rule.shift, rule.shift)
-        padded = np.pad(out, padding)
-        rows, columns = images.shape[height + 1], images.shape[width + 1]
-        for i, (dy, dx) in enumerate(moves + rule.shift):
-            window: list[slice] = [slice(None)] * (out.ndim - 1)
-            window[height] = slice(int(dy), int(dy) + rows)
-            window[width] = slice(int(dx), int(dx) + columns)
-            out[i] = padded[i][tuple(window)]
-    return out
-
-
 class Batches:
     """The training split as batches.
 
     The order and the augmentation of an epoch depend on (seed, epoch) only, so that a run which
-    goes on after a kill sees what the undisturbed run would have seen.
+    goes on after a kill sees what the undisturbed run would have seen. With fixed views (see
+    `Views`; samples that nothing changes are one view) an epoch shows one of them, and the teacher
+    is asked once for each.
 
     Args:
         data: the dataset.
@@ -95,6 +45,10 @@ class Batches:
         teacher: answers the same augmented inputs, or None.
         seed: seed of order and augmentation.
         logits: whether the teacher gives logits (classification) or its own output.
+        answers: the teacher's answers where they are known already; the views are then theirs.
+
+    Raises:
+        InvariantError: `answers` are to other samples.
     """
 
     def __init__(
@@ -106,19 +60,26 @@ class Batches:
         seed: int,
         *,
         logits: bool,
+        answers: Answers | None = None,
     ) -> None:
         self._data = data
         self._raw = data.raw(SplitName.TRAIN)
         self._labels = labels
         self._size = min(settings.batch_size, len(self._raw))
         self._rule = settings.augment
-        self._augments = self._rule.flip or self._rule.shift > 0
         self._teacher = teacher
         self._logits = logits
         self._seed = seed
-        self._known: NDArray[np.float32] | None = None
-        if self._augments:
+        self._views: Views | None = None
+        self._known: dict[int, NDArray[np.float32]] = {}
+        if not self._rule.changes or self._rule.views is not None:
+            self._views = Views(data, self._rule, seed if answers is None else answers.seed)
+        if self._rule.changes:
             image_axes(data.sample_shape)
+        if answers is not None:
+            answers.check(self._rule, len(self._raw), logits)
+            if teacher is not None and not teacher.features:
+                self._known = dict(enumerate(answers.values))
 
     @property
     def steps(self) -> int:
@@ -129,37 +90,39 @@ class Batches:
         """Batches of an epoch, counted from 0."""
         rng = np.random.default_rng([self._seed, epoch])
         order = rng.permutation(len(self._raw))
-        self._answer_all()
+        view = None if self._views is None else epoch % self._views.count
+        if view is not None:
+            self._answer(view)
         waiting: deque[Future[Batch]] = deque()
         with ThreadPoolExecutor(1) as pool:
             for step in range(self.steps):
                 # One worker, so the draws from rng come in the order of the steps.
-                waiting.append(pool.submit(self._make, order[step * self._size : (step + 1) * self._size], rng))
+                chosen = order[step * self._size : (step + 1) * self._size]
+                waiting.append(pool.submit(self._make, chosen, view, rng))
                 if len(waiting) >= _AHEAD:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
 
-    def _make(self, chosen: NDArray[np.int64], rng: np.random.Generator) -> Batch:
-        stored = self._raw[chosen]
-        x = self._data.prepare(augment(stored, self._rule, rng) if self._augments else stored)
+    def _make(self, chosen: NDArray[np.int64], view: int | None, rng: np.random.Generator) -> Batch:
+        if self._views is None or view is None:
+            stored = self._raw[chosen]
+            x = self._data.prepare(augment(stored, self._rule, draw(len(stored), self._rule, rng)))
+        else:
+            x = self._views.features(view, chosen)
         y = None if self._labels is None else self._labels[chosen]
-        if self._known is not None:
-            return Batch(x, y, self._known[chosen], ())
+        if view in self._known:
+            return Batch(x, y, self._known[view][chosen], ())
         if self._teacher is None:
             return Batch(x, y, None, ())
         soft, *maps = self._teacher.answers(x, self._logits)
         return Batch(x, y, soft, tuple(maps))
 
-    def _answer_all(self) -> None:
-        """Ask the teacher once for all samples where its answers never change and are small."""
-        if self._teacher is None or self._augments or self._teacher.features or self._known is not None:
+    def _answer(self, view: int) -> None:
+        """Ask the teacher for a whole view where its answers are small enough to keep."""
+        if self._views is None or self._teacher is None or self._teacher.features or view in self._known:
             return
         ask = self._teacher.logits if self._logits else self._teacher.outputs
-        first = ask(self._data.features(SplitName.TRAIN, 0, 1))
-        if first.nbytes * len(self._raw) > _KEEP_ANSWERS_BYTES:
-            return
-        known = np.empty((len(self._raw), *first.shape[1:]), np.float32)
-        for start in range(0, len(known), _CHUNK):
-            known[start : start + _CHUNK] = ask(self._data.features(SplitName.TRAIN, start, start + _CHUNK))
-        self._known = known
+        first = ask(self._views.features(view, np.arange(1)))
+        if first.nbytes * len(self._raw) * self._views.count <= _KEEP_ANSWERS_BYTES:
+            self._known[view] = self._views.answers(view, self._teacher, self._logits)

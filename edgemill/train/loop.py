@@ -27,6 +27,7 @@ _MOMENTUM = 0.9
 _WARM_UP = 0.05
 _START = 0.1
 _REPORT_EVERY_S = 1.0
+_KERNEL_RANK = 2
 
 
 @dataclass(frozen=True)
@@ -125,9 +126,11 @@ class _Run:
             objective.teacher if asks else None,
             context.seed,
             logits=not self.values,
+            answers=objective.answers,
         )
         self._prepare_network()
         self.optimizer = _optimizer(settings, self.batches.steps)
+        self.optimizer.exclude_from_weight_decay([v for v in self.trainable if v.shape.rank < _KERNEL_RANK])
         self.optimizer.build(self.trainable)
         self.variables = [*model.variables, *self._regressor_variables(), *_optimizer_variables(self.optimizer)]
         self.callbacks = keras.callbacks.CallbackList(list(callbacks), add_history=False, model=model)
@@ -267,7 +270,10 @@ def _tensors(batch: Batch) -> tuple[Any, ...]:
 
 
 def _optimizer(settings: Training, steps: int) -> Any:
-    """SGD with Nesterov momentum or Adam; linear warm-up over 5 % of the steps, then cosine to zero."""
+    """SGD with Nesterov momentum or Adam; linear warm-up over 5 % of the steps, then cosine to zero.
+
+    Weight decay is decoupled from the gradient (Loshchilov and Hutter 2019, algorithms 1 and 2).
+    """
     total = steps * settings.epochs
     warm_up = min(steps, int(total * _WARM_UP))
     schedule = keras.optimizers.schedules.CosineDecay(
@@ -276,9 +282,10 @@ def _optimizer(settings: Training, steps: int) -> Any:
         warmup_target=settings.learning_rate if warm_up else None,
         warmup_steps=warm_up,
     )
+    options = {"weight_decay": settings.weight_decay or None, "jit_compile": False}
     if settings.optimizer is Optimizer.SGD:
-        return keras.optimizers.SGD(schedule, momentum=_MOMENTUM, nesterov=True, jit_compile=False)
-    return keras.optimizers.Adam(schedule, jit_compile=False)
+        return keras.optimizers.SGD(schedule, momentum=_MOMENTUM, nesterov=True, **options)
+    return keras.optimizers.Adam(schedule, **options)
 
 
 def _optimizer_variables(optimizer: Any) -> list[Any]:

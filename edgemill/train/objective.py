@@ -14,6 +14,7 @@ from edgemill.errors import DataError, RecipeError
 from edgemill.recipe import Task
 from edgemill.tf import keras, tf
 from edgemill.train import WITHOUT_LABELS
+from edgemill.train.answers import Answers, answers_with_values
 from edgemill.train.features import FeatureLoss
 from edgemill.train.teacher import Teacher
 
@@ -49,6 +50,8 @@ class Objective:
         temperature: softens both answers.
         soft_weight: share of the teacher's answers in the loss.
         features: an additional loss on feature maps.
+        answers: the teacher's answers to the views of the training samples, where they are known
+            already; a shortcut that does not change the loss.
     """
 
     task: Task
@@ -56,6 +59,7 @@ class Objective:
     temperature: float = 1.0
     soft_weight: float = 0.0
     features: FeatureLoss | None = None
+    answers: Answers | None = None
 
     def __post_init__(self) -> None:
         needed = self.soft_weight > 0 or self.task in WITHOUT_LABELS or self.features is not None
@@ -80,23 +84,20 @@ class Objective:
             "temperature": self.temperature,
             "soft_weight": self.soft_weight,
             "features": None if self.features is None else self.features.record(),
+            "views_seed": None if self.answers is None else self.answers.seed,
         }
 
 
 def answer_kind(model: Any, task: Task, data: Dataset) -> Answer:
     """Find what a model's output means.
 
-    Regression always answers with values, and so do an anomaly detector (its score, or a
-    reconstruction) and an unlabelled model whose output has the shape of its input (an
-    autoencoder) or more than one axis. Everything else answers with class
-    scores; the final activation of the last layer tells which form they have. Where the last layer
-    has no known activation (e.g. a nested model), outputs that are probabilities of 64 training samples
-    summing to 1 are taken for a softmax.
+    What does not answer with values (see `answers_with_values`) answers with class scores; the final
+    activation of the last layer tells which form they have. Where the last layer has no known
+    activation (e.g. a nested model), outputs that are probabilities of 64 training samples summing to
+    1 are taken for a softmax.
     """
     shape = tuple(model.output_shape[1:])
-    if task in (Task.REGRESSION, Task.ANOMALY) or (
-        task is Task.UNLABELLED and (len(shape) != 1 or shape == data.sample_shape)
-    ):
+    if answers_with_values(task, shape, data.sample_shape):
         return Answer.VALUES
     if len(shape) != 1:
         raise DataError(

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from edgemill.artifact import Artifact
 from edgemill.data import SplitName
 from edgemill.emulate.machine import Machine, on_this_host
 from edgemill.execute import Call
-from edgemill.functions import function_identity, search_path
+from edgemill.functions import of_gates
 from edgemill.recipe import Recipe
 from edgemill.validate import GATE, PREDICT, SCREEN, GateSettings, PredictSettings
 
@@ -31,13 +29,12 @@ def compare_call(variant: Artifact, baseline: Artifact, recipe: Recipe, data: Ar
     Raises:
         RecipeError: the module of one of the recipe's own functions is missing.
     """
-    folder = Path(recipe.checkpoint.path).parent
-    functions = recipe.gates.functions
+    identities, folders = of_gates(recipe)
     return Call(
         GATE if split is SplitName.TEST else SCREEN,
         GateSettings(task=recipe.task, budget=recipe.budget, gates=recipe.gates, split=split),
         {"variant": variant, "baseline": baseline, "data": data},
         seed=recipe.seed,
-        extra={name: digest for item in functions for name, digest in function_identity(item, folder).items()},
-        search_path=tuple(dict.fromkeys(path for item in functions for path in search_path(item, folder))),
+        extra=identities,
+        search_path=folders,
     )

@@ -7,12 +7,13 @@ import onnxruntime as ort
 import pytest
 
 from edgemill.data.dataset import Dataset, SplitName
-from edgemill.distill import DistillSettings
+from edgemill.distill import AnswersSettings, DistillSettings
+from edgemill.distill.answers import run as answers
 from edgemill.distill.families import build
 from edgemill.distill.narrow import narrow, narrowed
 from edgemill.distill.student import run
 from edgemill.errors import CheckpointError, RecipeError
-from edgemill.recipe import DistillMethod, Family, Student, Task
+from edgemill.recipe import Augment, DistillMethod, Family, Student, Task
 from edgemill.tf import fresh, keras, tf
 from tests.train.digits import context, convnet, given, trained_teacher
 
@@ -54,6 +55,18 @@ def test_a_narrowed_student_learns_and_is_exported(home, tmp_path):
     assert outputs.facts["parameters"] == student.count_params() < 0.4 * 3800
     session = ort.InferenceSession(outputs.files["onnx"].path)
     np.testing.assert_allclose(session.run(None, {session.get_inputs()[0].name: x})[0], answer, atol=1e-4)
+
+
+def test_a_student_learns_the_same_from_answers_that_are_kept(home, tmp_path):
+    rule = Augment(shift=1, views=2)
+    kept = answers(AnswersSettings(task=Task.CLASSIFICATION, augment=rule), inputs(home), context(tmp_path / "kept"))
+    learning = settings(augment=rule, epochs=3, weight_decay=0.001)
+    weights = []
+    for name, more in (("a", {}), ("b", {"answers": given(kept.files["answers"].path, "answers")})):
+        outputs = run(learning, inputs(home) | more, context(tmp_path / name))
+        weights.append(keras.models.load_model(outputs.files["keras"].path, compile=False).get_weights())
+    for a, b in zip(*weights, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("method", [DistillMethod.ATTENTION, DistillMethod.FITNETS])

@@ -9,7 +9,8 @@ from edgemill.data.dataset import Dataset, SplitName
 from edgemill.errors import RecipeError
 from edgemill.recipe import Augment, Training
 from edgemill.train import snapshot
-from edgemill.train.batches import Batches, augment, channels_first, image_axes
+from edgemill.train.augment import augment, channels_first, draw, image_axes
+from edgemill.train.batches import Batches
 from tests.train.digits import write_digits
 
 
@@ -54,7 +55,8 @@ def test_order_and_augmentation_depend_on_seed_and_epoch_only(data):
 @settings(max_examples=40, deadline=None)
 def test_shift_moves_the_picture_and_pads_with_zeros(shift, seed, shape):
     images = np.random.default_rng(seed).integers(1, 256, size=(4, *shape)).astype(np.uint8)
-    moved = augment(images, Augment(shift=shift), np.random.default_rng(seed))
+    rule = Augment(shift=shift)
+    moved = augment(images, rule, draw(len(images), rule, np.random.default_rng(seed)))
     height, width = image_axes(shape)
     frame = [(0, 0)] * len(shape)
     frame[height] = frame[width] = (shift, shift)
@@ -70,7 +72,8 @@ def test_shift_moves_the_picture_and_pads_with_zeros(shift, seed, shape):
 
 def test_flip_mirrors_about_half_of_the_images_left_to_right():
     images = np.arange(200 * 6 * 5 * 3).reshape(200, 6, 5, 3)
-    flipped = augment(images, Augment(flip=True), np.random.default_rng(0))
+    rule = Augment(flip=True)
+    flipped = augment(images, rule, draw(len(images), rule, np.random.default_rng(0)))
     mirrored = [np.array_equal(new, old[:, ::-1]) for old, new in zip(images, flipped, strict=True)]
     same = [np.array_equal(new, old) for old, new in zip(images, flipped, strict=True)]
     assert all(a != b for a, b in zip(mirrored, same, strict=True))

@@ -217,6 +217,22 @@ def test_after_step_projects_the_weights_within_the_compiled_step(data, tmp_path
     assert (kernel.numpy()[mask == 1] != 0).all()
 
 
+@pytest.mark.parametrize("optimizer", list(Optimizer))
+def test_weight_decay_shrinks_kernels_by_its_share_of_the_learning_rate_and_nothing_else(data, tmp_path, optimizer):
+    """One step from equal weights: the difference is exactly the decay, whatever the gradient was."""
+    after = []
+    for decay in (0.0, 0.01):
+        fresh(0)
+        model = convnet()
+        before = [variable.numpy() for variable in model.trainable_variables]
+        settings = Training(epochs=1, batch_size=1200, learning_rate=0.1, optimizer=optimizer, weight_decay=decay)
+        train(model, data, settings, PLAIN, context(tmp_path / f"{decay}"))
+        after.append([variable.numpy() for variable in model.trainable_variables])
+    for start, plain, decayed in zip(before, *after, strict=True):
+        shrunk = 0.1 * 0.01 * start if start.ndim > 1 else 0 * start
+        np.testing.assert_allclose(plain - decayed, shrunk, atol=1e-6)
+
+
 def test_progress_tells_epoch_loss_and_score(data, tmp_path):
     fresh(0)
     surroundings = context(tmp_path)
