@@ -29,7 +29,8 @@ lint: setup
 	$(BIN)/lint-imports
 
 bench: setup          ## the quick form of every benchmark
-	for name in gate_calibration steady_ratio slow_causes calibration_memory arithmetic qat_onnx; do \
+	for name in gate_calibration steady_ratio slow_causes calibration_memory arithmetic qat_onnx \
+	  repair mixed_precision layer_latency chained structured search peers; do \
 	  $(BIN)/python -m benchmarks.$$name --quick || exit 1; done
 
 lock: $(UV)           ## resolve the dependencies anew

@@ -110,9 +110,10 @@ def claims(rows: list[dict[str, Any]]) -> list[Claim]:
         best = max(cell[method, share]["accuracy"] for method in ("pruned", "both"))
         gain = best - cell["narrowed", share]["accuracy"]
         found.append(Claim(f"pruning_helps_at_{share:g}", gain, ">=", -0.003))
-    for runtime in ("litert", "ort"):
+    # Less of the time of onnxruntime is in what shrinks with the channels.
+    for runtime, bound in (("litert", 0.6), ("ort", 0.75)):
         value = quarter[f"{runtime}_ms"] / whole[f"{runtime}_ms"]
-        found.append(Claim(f"quarter_of_macs_in_{runtime}_int8_time", value, "<=", 0.6))
+        found.append(Claim(f"quarter_of_macs_in_{runtime}_int8_time", value, "<=", bound))
     return found
 
 

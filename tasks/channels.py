@@ -31,7 +31,7 @@ def prune_channels(recipe: Recipe, settings: Channels, model: Model, teacher: Mo
     """
     latency = {}
     if settings.cost is ChannelCost.LATENCY:
-        latency["latency"] = _latency_table(recipe, model)
+        latency["latency"] = _latency_table(recipe, model, data)
     if "keras" in model.files:
         inputs = {"keras": model.files["keras"], "teacher": teacher.files["onnx"], "data": data, **latency}
         if settings.distill:
@@ -49,11 +49,14 @@ def prune_channels(recipe: Recipe, settings: Channels, model: Model, teacher: Mo
     return perform(Call(PRUNE_ONNX, untrained, inputs, seed=recipe.seed), model.name)
 
 
-def _latency_table(recipe: Recipe, model: Model) -> Artifact:
+def _latency_table(recipe: Recipe, model: Model, data: Artifact) -> Artifact:
     """Times of the model's layers at lower channel counts, on this machine, in the runtime of the first target."""
     target = load_target(recipe.targets[0])
-    form, step = ("keras", GEOMETRY) if "keras" in model.files else ("onnx", GEOMETRY_ONNX)
-    listed = perform(Call(step, GeometrySettings(), {form: model.files[form]}), model.name)
+    if "keras" in model.files:
+        call = Call(GEOMETRY, GeometrySettings(), {"keras": model.files["keras"], "data": data})
+    else:
+        call = Call(GEOMETRY_ONNX, GeometrySettings(), {"onnx": model.files["onnx"]})
+    listed = perform(call, model.name)
     settings = LayerLatencySettings(
         runtime=target.runtime.name,
         int8=target.int8,

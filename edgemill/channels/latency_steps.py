@@ -110,7 +110,7 @@ GEOMETRY = Step(
     framework="tensorflow",
     tools=("tensorflow", "tf-keras"),
 )
-"""Input `keras`; fact `layers`: the shapes for `measuring_plan`."""
+"""Inputs `keras`, `data`; fact `layers`: the shapes for `measuring_plan`."""
 
 
 class LayerLatencySettings(Frozen):

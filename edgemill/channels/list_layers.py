@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 
-from edgemill.channels.geometry import layer_shapes
+from edgemill.channels.groups import find_groups
 from edgemill.channels.latency_steps import GeometrySettings
+from edgemill.channels.rounds import load
+from edgemill.channels.trace import trace
+from edgemill.data.dataset import Dataset
 from edgemill.step import InputFile, Outputs, StepContext
-from edgemill.tf import keras
 
 
 def run(settings: GeometrySettings, inputs: Mapping[str, InputFile], context: StepContext) -> Outputs:
@@ -16,11 +18,11 @@ def run(settings: GeometrySettings, inputs: Mapping[str, InputFile], context: St
 
     Args:
         settings: none.
-        inputs: `keras`.
+        inputs: `keras`, and `data` for the sizes that the model leaves open.
         context: not used.
 
     Returns:
         fact `layers`: the fields of `edgemill.channels.cost.LayerShape` of each.
     """
-    model = keras.models.load_model(inputs["keras"].path, compile=False)
-    return Outputs(facts={"layers": [asdict(named.shape) for named in layer_shapes(model)]})
+    book = trace(load(inputs["keras"].path), Dataset(inputs["data"].path).sample_shape)
+    return Outputs(facts={"layers": [asdict(use.shape) for use in find_groups(book).uses]})

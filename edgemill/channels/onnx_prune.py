@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from edgemill.channels.book import Role
 from edgemill.channels.cost import BytesCost, CostModel, LatencyCost, MacsCost
-from edgemill.channels.importance import Scores
 from edgemill.channels.latency_table import LatencyTable
 from edgemill.channels.onnx_graph import OnnxChannels, follow
 from edgemill.channels.onnx_importance import Report, by_magnitude, by_variance
@@ -22,6 +21,7 @@ from edgemill.channels.onnx_samples import Samples
 from edgemill.channels.onnx_steps import PruneOnnxSettings, RepairMethod
 from edgemill.channels.onnx_surgery import remove
 from edgemill.channels.plan import plan
+from edgemill.channels.scores import Scores
 from edgemill.data.dataset import Dataset
 from edgemill.errors import CheckpointError, RecipeError
 from edgemill.ingest.graph import name_free_dimensions, save

@@ -38,7 +38,6 @@ PRUNE_ONNX = Step(
     name="channels.prune_onnx",
     version=1,
     body="edgemill.channels.onnx_prune:run",
-    framework="tensorflow",  # through edgemill.channels.importance only
     tools=("onnx", "onnxruntime", "numpy"),
 )
 """Inputs `onnx` (fp32), `data`, and `latency` (a latency table) where cost is latency; output `onnx`."""

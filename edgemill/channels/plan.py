@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgemill.channels.cost import CostModel
 from edgemill.channels.groups import ChannelMap, Group
-from edgemill.channels.importance import Scores
+from edgemill.channels.scores import Scores
 
 _AHEAD = 4
 """Steps of one group that are looked at together: measured times fall in stairs, not with every step."""

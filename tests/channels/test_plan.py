@@ -18,13 +18,14 @@ from edgemill.channels import ChannelsSettings
 from edgemill.channels.cost import BytesCost, MacsCost
 from edgemill.channels.geometry import layer_shapes
 from edgemill.channels.groups import find_groups
-from edgemill.channels.importance import Scores, scores
+from edgemill.channels.importance import scores
 from edgemill.channels.latency_steps import measuring_plan
 from edgemill.channels.latency_table import LatencyTable, Measured
 from edgemill.channels.plan import Costs, least_cost, plan, sizes_of, steps
 from edgemill.channels.prune import run
 from edgemill.channels.reestimate import reestimate
 from edgemill.channels.samples import Sampler
+from edgemill.channels.scores import Scores
 from edgemill.channels.surgery import remove
 from edgemill.channels.trace import trace
 from edgemill.data.dataset import Dataset, SplitName
