@@ -26,6 +26,8 @@ _LINEAR, _ADDITIVE, _JOINT = 1.0, 0.5, 0.1
 """Prior variance of a knob's slope, of its own curve, and of what all knobs do together."""
 _GOAL_NOISE, _BUDGET_NOISE = 1e-3, 1e-1
 """Share of the variance that another measurement, or another training, would not repeat."""
+_EDGE = 3.0
+"""Distances to the budget below so many times the median count in full, larger ones by their logarithm."""
 
 Array = NDArray[np.float64]
 
@@ -55,7 +57,9 @@ def most_promising(
     for goal in range(goals.shape[1]):
         mean, deviation = _predict(places, goals[:, goal], open_places, ordered, _GOAL_NOISE)
         optimistic[:, goal] = mean - _OPTIMISM * deviation
-    mean, deviation = _predict(places, violations, open_places, ordered, _BUDGET_NOISE)
+    # a collapsed model is a hundred times further off than what matters at the edge of the budget
+    edge = _EDGE * float(np.median(np.abs(violations))) or 1.0
+    mean, deviation = _predict(places, np.arcsinh(violations / edge), open_places, ordered, _BUDGET_NOISE)
     holds = np.array([_normal_cdf(-m / d) for m, d in zip(mean, deviation, strict=True)])
     front = [tuple(seen[index]) for index in pareto(seen)]
     base = _gained(front)

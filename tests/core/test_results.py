@@ -72,7 +72,11 @@ def measured(ratio: float, size: int) -> StepRecord:
 
 MODELS = {
     CHECKPOINT: Model(name=CHECKPOINT, chain=(), files={"onnx": artifact("c")}),
-    "distill": Model(name="distill", chain=(Link(stage="distill", step="distill.student", title="distill", model="distill"),), files={}),
+    "distill": Model(
+        name="distill",
+        chain=(Link(stage="distill", step="distill.student", title="distill", model="distill"),),
+        files={},
+    ),
 }
 
 
