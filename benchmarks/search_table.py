@@ -59,7 +59,6 @@ class Grid:
 
 
 FULL = Grid((0.125, 0.25, 0.375, 0.5), (0.0, 0.5, 0.75), (0, 8, 32), ("int8_static", "fp16"), 60, 12, 6)
-QUICK = Grid((0.25, 0.5), (0.0, 0.5), (0, 16), ("int8_static", "fp16"), 20, 4, 2)
 
 
 def recipe_of(grid: Grid, root: Path) -> Recipe:

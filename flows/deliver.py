@@ -126,7 +126,8 @@ def _summary(delivery: Delivery, targets: tuple[TargetResult, ...], links: dict[
 
 
 def _recipe_text(recipe: Recipe) -> str:
-    return yaml.safe_dump(recipe.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
+    # what was not given is left out: a search fills in its own epochs there
+    return yaml.safe_dump(recipe.model_dump(mode="json", exclude_unset=True), sort_keys=False)
 
 
 def _lineage(delivery: Delivery) -> list[Artifact]:

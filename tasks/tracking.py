@@ -301,6 +301,8 @@ def identity_of(recipe: Recipe, data: StepRecord, ingested: StepRecord) -> dict[
     settings = recipe.model_dump(mode="json")
     settings["checkpoint"].pop("path")
     settings["data"].pop("path")
+    if recipe.search is not None:  # it fills in what was not given, so that matters too
+        settings["given"] = recipe.stages.model_dump(mode="json", exclude_unset=True)
     return {
         "recipe": settings,
         "checkpoint": ingested.inputs["checkpoint"],

@@ -119,7 +119,7 @@ def _block(kind, x, rng):
     if kind == "chain":
         for _ in range(3):
             y = layers.ReLU()(layers.BatchNormalization()(_conv(x, rng, 8)))
-            x = layers.ReLU()(layers.Add()([x, layers.BatchNormalization()(_alike(y, rng))]))
+            x = layers.ReLU()(layers.Add()([x, layers.BatchNormalization()(_conv(y, rng, width))]))
         return x
     if kind == "squeeze_excite":
         return layers.Multiply()([x, layers.Reshape((1, 1, width))(_gate(x, rng))])

@@ -160,16 +160,18 @@ class TestShortTraining:
         assert not any(study.unjudged(_ask(study)) for _ in range(3))
 
     def test_only_a_new_student_is_judged(self, folder: Path) -> None:
-        study = SearchStudy(folder, short_plan(), SUBJECT)
-        untrained, first, second = (study.ask() for _ in range(3))
-        assert untrained is not None
-        assert first is not None
-        assert second is not None
+        study = SearchStudy(folder, replace(plan(width=(0.5,)), short=0.25), SUBJECT)
+        first, second = _ask(study), _ask(study)
         assert first.knobs.student == second.knobs.student
-        assert not study.unjudged(untrained)
         assert study.unjudged(first)
         study.note_short(first, (0.1, 0.1), 0.9)
         assert not study.unjudged(second)
+
+    def test_the_checkpoint_itself_has_nothing_to_prove(self, folder: Path) -> None:
+        study = SearchStudy(folder, short_plan(), SUBJECT)
+        trial = _ask(study)
+        assert not trial.knobs.trained
+        assert not study.unjudged(trial)
 
     def test_no_other_chain_of_a_stopped_student_is_proposed(self, folder: Path) -> None:
         study = SearchStudy(folder, short_plan(1000), SUBJECT)

@@ -22,7 +22,7 @@ def plan(trials: int = 20, **space: tuple[float, ...]) -> Plan:
 
 def outcome(knobs: Knobs) -> Outcome:
     """Latency falls with the width, bytes with everything; so does the score."""
-    shared = {0: 1.0, 16: 0.45, 32: 0.55}[knobs.clusters]
+    shared = 0.35 + 0.006 * knobs.clusters if knobs.clusters else 1.0
     latency = 0.4 * knobs.width**1.6 * (1.1 if knobs.scheme is Scheme.INT8_QAT else 1)
     size = 0.25 * knobs.width**2 * (1 - 0.6 * knobs.sparsity) * shared
     drop = 0.006 * (1 - knobs.width) + 0.004 * knobs.sparsity + (0.001 if knobs.clusters else 0)
