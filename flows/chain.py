@@ -73,7 +73,7 @@ def _words(stage: Stage) -> tuple[str, str, str]:
     """Stage, step and a title for people."""
     if isinstance(stage, Distill):
         student = stage.student
-        parts = [student.function or student.family or "", f"width {student.width:g}" if student.width else ""]
+        parts = [student.function or student.family or "", f"width {student.width:.3g}" if student.width else ""]
         return "distill", "distill.student", ", ".join(["distill", *filter(None, parts)])
     if isinstance(stage, Channels):
         return "channels", "channels.prune", f"channels, {stage.keep:.0%} of {stage.cost}"
