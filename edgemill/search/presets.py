@@ -44,7 +44,7 @@ class Extent:
 EXTENTS: Mapping[Preset, Extent] = {
     Preset.FAST: Extent(
         trials=3,
-        time_budget_s=4 * MINUTE,
+        time_budget_s=5 * MINUTE,
         width=(0.25,),
         keep=(1.0,),
         sparsity=(0.0,),
