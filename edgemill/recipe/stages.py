@@ -7,7 +7,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from edgemill.recipe.quantizing import Quantize
+from edgemill.recipe.quantizing import Granularity, Quantize
 from edgemill.recipe.section import FUNCTION, Section
 from edgemill.recipe.training import Optimizer, Training, Tuning
 
@@ -154,3 +154,18 @@ class Stages(Section):
     prune: Prune | None = Field(None, description="set weights to zero; left out: not done")
     cluster: Cluster | None = Field(None, description="let weights share values; left out: not done")
     quantize: Quantize = Field(Quantize(), description="number formats that are tried")
+
+    @model_validator(mode="after")
+    def _shared_weights_survive(self) -> Self:
+        if self.cluster is not None and (reason := undoes_clusters(self.quantize)) is not None:
+            raise ValueError(f"cluster: {reason}")
+        return self
+
+
+def undoes_clusters(quantize: Quantize) -> str | None:
+    """Why weights that share values would not share them after quantization, None if they do."""
+    if quantize.repair:
+        return f"quantize.repair ({', '.join(quantize.repair)}) would give the shared weights values of their own"
+    if quantize.granularity is Granularity.PER_TENSOR:
+        return "quantize.granularity per_tensor would round the shared weights of every channel in another way"
+    return None

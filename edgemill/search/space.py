@@ -9,6 +9,7 @@ from typing import Any
 
 from edgemill.errors import RecipeError
 from edgemill.recipe import PruneMethod, Scheme, Search, Stages, Wider
+from edgemill.recipe.stages import undoes_clusters
 from edgemill.search.knobs import NAMES, NEUTRAL_SHARE, UNORDERED, Knobs
 from edgemill.search.presets import Extent
 
@@ -42,8 +43,8 @@ def refusal(knobs: Knobs, stages: Stages, trainable: bool, formats: Collection[S
     built = student is not None and (student.function is not None or student.family is not None)
     if formats is not None and knobs.scheme not in formats:
         return f"no target runs {knobs.scheme}"
-    if knobs.clusters and knobs.scheme not in _SHARED_WEIGHTS_SURVIVE:
-        return f"shared weights do not survive {knobs.scheme}"
+    if knobs.clusters and (reason := _undone(knobs, stages)) is not None:
+        return reason
     if stages.prune is not None and stages.prune.method is PruneMethod.N_M and knobs.sparsity not in (0, 0.5):
         return "2:4 pruning always zeroes half of the weights"
     if knobs.width != NEUTRAL_SHARE and not (trainable or built):
@@ -55,6 +56,13 @@ def refusal(knobs: Knobs, stages: Stages, trainable: bool, formats: Collection[S
 
 
 # -- choices -------------------------------------------------------------------------------------
+
+
+def _undone(knobs: Knobs, stages: Stages) -> str | None:
+    """Why clustering would be for nothing, None if it is not."""
+    if knobs.scheme not in _SHARED_WEIGHTS_SURVIVE:
+        return f"shared weights do not survive {knobs.scheme}"
+    return undoes_clusters(stages.quantize)
 
 
 def fixed_student(stages: Stages) -> bool:

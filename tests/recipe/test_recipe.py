@@ -406,3 +406,11 @@ def test_no_override_raises_anything_but_recipe_error(tmp_path: Path, override: 
         assert str(error)  # noqa: PT017  (both outcomes are right)
         return
     assert isinstance(recipe, Recipe)
+
+
+@pytest.mark.parametrize(
+    "quantize", [{"repair": ["adaround"]}, {"granularity": "per_tensor"}], ids=["repaired", "one scale a tensor"]
+)
+def test_what_would_undo_shared_weights_is_refused_beside_them(quantize: dict[str, Any]) -> None:
+    parse_recipe(changed("stages", {"quantize": quantize}))
+    assert "shared weights" in refused(changed("stages", {"quantize": quantize, "cluster": {"clusters": 16}}))
