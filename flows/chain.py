@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tasks.channels import prune_channels
-
 from edgemill.artifact import Artifact
 from edgemill.candidate import Link, Model
 from edgemill.errors import CheckpointError
 from edgemill.recipe import Channels, Cluster, Distill, Prune, PruneMethod, Recipe, Stages
 from edgemill.store import StepRecord
+from tasks.channels import prune_channels
 from tasks.cluster import cluster
 from tasks.distill import distill
 from tasks.prune import prune
