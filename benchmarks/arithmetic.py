@@ -43,7 +43,7 @@ from edgemill.validate import GateFacts, GateSettings
 from edgemill.validate.divergence import Divergence, DivergenceSettings, render
 from edgemill.validate.divergence_measure import measure
 
-TARGETS = ("x86-64-onnxruntime", "x86-64-avx2-onnxruntime", "arm64-onnxruntime")
+TARGETS = ("x86-64-vnni", "x86-64-avx2", "raspberry-pi-5")
 FORMS = {
     "u8s8": Int8Arithmetic(activations=ActivationType.UINT8, reduce_range=False),
     "u8s8_reduce_range": Int8Arithmetic(activations=ActivationType.UINT8, reduce_range=True),

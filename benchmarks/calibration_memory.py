@@ -223,7 +223,7 @@ def accuracies(work: Path, graph: Path, folder: Path) -> dict[str, float]:
     from edgemill.targets import load_target
 
     data = Dataset(folder)
-    arithmetic = load_target("x86-64-onnxruntime").int8
+    arithmetic = load_target("x86-64-vnni").int8
     inputs = {"onnx": input_file(graph, "onnx"), "data": input_file(folder, "dataset")}
     models = {"none (fp32)": graph}
     for name in OURS:

@@ -204,7 +204,7 @@ def by_ptq(bench: Bench, name: str, model: Mapping[str, InputFile]) -> tuple[Pat
     """LiteRT and ONNX file by post-training quantization."""
     from edgemill.quantize import litert, static
 
-    arithmetic = load_target("x86-64-onnxruntime").int8
+    arithmetic = load_target("x86-64-vnni").int8
     folder = bench.work / f"ptq {name}"
     lite = litert.run(
         LitertSettings(scheme=LitertScheme.INT8_STATIC),

@@ -46,7 +46,7 @@ from edgemill.tf import fresh, keras
 
 _ROOT = Path(__file__).resolve().parent.parent
 _CHECKPOINT = _ROOT / "examples" / "fashion_mnist" / "fashion_teacher.keras"
-_TARGETS: dict[RuntimeName, str] = {"ai-edge-litert": "android-litert", "onnxruntime": "x86-64-onnxruntime"}
+_TARGETS: dict[RuntimeName, str] = {"ai-edge-litert": "android-arm64", "onnxruntime": "x86-64-vnni"}
 _SWEPT = {
     "3x3, 14x14 map": LayerShape("conv", 32, 32, (3, 3), height=14, width=14),
     "1x1, 14x14 map": LayerShape("conv", 64, 32, height=14, width=14),

@@ -139,7 +139,7 @@ def measure(
     data = input_file(samples, "dataset")
     _check_same(healthy, fp32, Dataset(samples))
     given = {"onnx": input_file(fp32, "onnx"), "data": data}
-    arithmetic = load_target("x86-64-onnxruntime").int8
+    arithmetic = load_target("x86-64-vnni").int8
     start = time.monotonic()
     plain = static.run(StaticSettings(int8=arithmetic), given, context(folder / "int8", SEED, quiet=True))
     middle = time.monotonic()

@@ -86,7 +86,7 @@ def measure(work: Path, checkpoint: Path, data_folder: Path, quick: bool) -> lis
     source = {"checkpoint": input_file(checkpoint, "checkpoint"), "data": data}
     base = ingest.run(Checkpoint(path=str(checkpoint)), source, context(work / "ingest", SEED)).files
     fp32 = input_file(base["onnx"].path, "onnx")
-    arithmetic = load_target("x86-64-onnxruntime").int8
+    arithmetic = load_target("x86-64-vnni").int8
     ptq = static.run(
         StaticSettings(int8=arithmetic), {"onnx": fp32, "data": data}, context(work / "ptq", SEED, quiet=True)
     )

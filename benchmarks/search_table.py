@@ -34,7 +34,7 @@ from edgemill.targets import load_target
 from edgemill.validate.call import compare_call, predict_call
 from edgemill.validate.verdict import GateFacts
 
-TARGET = "x86-64-onnxruntime"
+TARGET = "x86-64-vnni"
 _SAME_TRAINING_SAMPLES = {"validation": 660, "calibration": 100, "test": 200, "seed": 7}
 """The example's samples, more of them for validation: of 260, few chains could show that they hold the budget."""
 

@@ -224,7 +224,7 @@ def _own_models(work: Path, data_folder: Path) -> tuple[Dataset, Path, Path]:
     inputs = {"checkpoint": input_file(CHECKPOINT, "checkpoint"), "data": data}
     base = ingest.run(Checkpoint(path=str(CHECKPOINT)), inputs, context(work / "ingest", SEED, quiet=True)).files
     fp32 = input_file(base["onnx"].path, "onnx")
-    settings = StaticSettings(int8=load_target("x86-64-onnxruntime").int8)
+    settings = StaticSettings(int8=load_target("x86-64-vnni").int8)
     ours = static.run(settings, {"onnx": fp32, "data": data}, context(work / "static", SEED, quiet=True))
     return Dataset(data.path), fp32.path, ours.files["onnx"].path
 

@@ -34,7 +34,7 @@ from edgemill.targets import load_target
 ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINT = ROOT / "examples" / "fashion_mnist" / "fashion_teacher.keras"
 DATA_FOLDER = "/usr/share/datasets/fashion-mnist"
-TARGET = "x86-64-onnxruntime"
+TARGET = "x86-64-vnni"
 SEED = 7
 RUNS = 5
 PHASE_S = 0.3

@@ -254,7 +254,7 @@ def _judged(bench: Bench, keras: InputFile, onnx: InputFile, folder: Path) -> di
         context(folder / "litert", SEED, quiet=True),
     ).files["tflite"]
     int8 = static.run(
-        StaticSettings(int8=load_target("x86-64-onnxruntime").int8),
+        StaticSettings(int8=load_target("x86-64-vnni").int8),
         {"onnx": onnx, "data": data},
         context(folder / "static", SEED, quiet=True),
     ).files["onnx"]

@@ -15,8 +15,10 @@ from typing import Any
 
 import psutil
 
+from edgemill.errors import ToolchainError
 from edgemill.guard import MARK, sweep, watch
 from edgemill.step import Step
+from edgemill.toolchains import installed
 
 _IDLE_LIMIT_BYTES = 4 << 30
 _STEPS_PER_WORKER = 25
@@ -26,19 +28,29 @@ _NUMBERS = count(1)
 class Worker:
     """One child process and the pipe on which it reports."""
 
-    def __init__(self) -> None:
+    def __init__(self, toolchain: str | None = None) -> None:
+        """Start it.
+
+        Args:
+            toolchain: in whose environment; None: Edgemill's own.
+
+        Raises:
+            ToolchainError: the toolchain is not installed.
+        """
+        python, path, further = _environment(toolchain)
         read, write = os.pipe()
         watched = watch()
         self._mark = f"{watched.mark}/{next(_NUMBERS)}/"
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "edgemill.worker", str(write)],
+            [python, "-m", "edgemill.worker", str(write)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             pass_fds=(write,),
             env=os.environ
             | {
-                "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *_inherited_path()]),
+                **further,
+                "PYTHONPATH": os.pathsep.join(path),
                 "TF_USE_LEGACY_KERAS": "1",  # whatever imports TensorFlow first, it gets Keras 2
                 "PYTHONHASHSEED": "0",  # libraries walk over sets of names: always in the same order
                 "TMPDIR": str(watched.temporary),  # what a killed step leaves there is removed
@@ -47,6 +59,7 @@ class Worker:
         )
         os.close(write)
         self.events = os.fdopen(read, "rb", buffering=0)
+        self.toolchain = toolchain
         self.steps = 0
 
     def send(self, job: Mapping[str, Any]) -> None:
@@ -82,30 +95,49 @@ class Worker:
         self.events.close()
 
 
-def _inherited_path() -> list[str]:
-    return [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+def _environment(toolchain: str | None) -> tuple[str, list[str], dict[str, str]]:
+    """Interpreter, module search path and further variables of a child."""
+    package = Path(__file__).resolve().parent
+    if toolchain is None:
+        inherited = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+        return sys.executable, [str(package.parent), *inherited], {}
+    found = installed(toolchain)
+    if found.lacks:
+        raise ToolchainError(
+            f"Toolchain {toolchain} cannot be used.", got=found.lacks, remedy=found.lacks.rpartition(": ")[2]
+        )
+    # Edgemill alone, not what is installed beside it, which would hide the environment's own versions
+    alone = watch().temporary / "edgemill-alone"
+    alone.mkdir(exist_ok=True)
+    with suppress(FileExistsError):
+        (alone / package.name).symlink_to(package)
+    return str(found.python), [str(alone)], found.toolchain.environment
 
 
 class Pool:
-    """Idle workers by framework, so that imports are paid once and not per step.
+    """Idle workers by framework and toolchain, so that imports are paid once and not per step.
 
     A measurement gets a process of its own: what ran before must not colour its figures.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._idle: dict[str | None, list[Worker]] = {}
+        self._idle: dict[tuple[str | None, str | None], list[Worker]] = {}
 
-    def take(self, step: Step) -> Worker:
-        """An idle worker that fits the step, or a new one."""
-        idle = self._idle.setdefault(step.framework, [])
+    def take(self, step: Step, toolchain: str | None = None) -> Worker:
+        """An idle worker that fits the step, or a new one.
+
+        Raises:
+            ToolchainError: the toolchain is not installed.
+        """
+        idle = self._idle.setdefault((step.framework, toolchain), [])
         with self._lock:
             while idle and not step.exclusive:
                 worker = idle.pop()
                 if worker.process.poll() is None:
                     return worker
                 worker.close()
-        return Worker()
+        return Worker(toolchain)
 
     def give_back(self, worker: Worker, step: Step) -> None:
         """Keep a worker for the next step, or let it go."""
@@ -116,7 +148,7 @@ class Pool:
             worker.process.wait()
             return
         with self._lock:
-            self._idle[step.framework].append(worker)
+            self._idle.setdefault((step.framework, worker.toolchain), []).append(worker)
 
     def drain(self) -> None:
         """Let every idle worker go."""

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
 from edgemill import __version__
+from edgemill.commands.doctor import doctor
 from edgemill.commands.gate import gate
 from edgemill.commands.sustain import sustain
 from edgemill.commands.sysroot import sysroot
-from edgemill.console import guarded, print_json
+from edgemill.commands.targets import targets
+from edgemill.console import brief, guarded, print_json, print_table
 
 
 @click.group()
@@ -44,52 +44,7 @@ def inspect(checkpoint: Path, trust: bool, model_function: str | None, as_json: 
     if as_json:
         print_json(facts)
         return
-    _print_table([(name, _brief(value)) for name, value in facts.items()])
-
-
-@main.command()
-@click.argument("name", required=False)
-@click.option("--json", "as_json", is_flag=True, help="print JSON")
-@guarded
-def targets(name: str | None, as_json: bool) -> None:
-    """List the targets, or show everything about one."""
-    from edgemill.targets import load_target, target_names
-
-    if name is not None:
-        target = load_target(name).model_dump(mode="json")
-        print_json(target) if as_json else _print_table([(key, _brief(value)) for key, value in target.items()])
-        return
-    catalog = [load_target(item) for item in target_names()]
-    if as_json:
-        print_json([target.model_dump(mode="json") for target in catalog])
-        return
-    _print_table([(target.name, target.title) for target in catalog])
-
-
-@main.command()
-@click.option("--json", "as_json", is_flag=True, help="print JSON")
-@guarded
-def doctor(as_json: bool) -> None:
-    """Say what is installed here, and what each target lacks."""
-    from edgemill.doctor import examine
-
-    report = examine()
-    if as_json:
-        print_json(report)
-        return
-    _print_table([(name, version) for name, version in report["packages"].items()])
-    click.echo()
-    _print_table([(name, version) for name, version in report["emulators"].items()])
-    _print_table([(f"sysroot {name}", text) for name, text in report["sysroots"].items()])
-    click.echo()
-    meters = report["energy_meters"] | {
-        name: f"not usable: {why}" for name, why in report["energy_meters_unusable"].items()
-    }
-    _print_table([(f"energy: {name}", text) for name, text in meters.items()])
-    click.echo()
-    for name, lacks in report["targets"].items():
-        state = "ready" if not lacks else "lacks " + "; ".join(lacks)
-        click.echo(f"{name}: {state} (answers {report['answers'][name]})")
+    print_table([(name, brief(value)) for name, value in facts.items()])
 
 
 @main.command()
@@ -105,21 +60,8 @@ def lineage(subject: str, as_json: bool) -> None:
     print_json(chain.model_dump(mode="json")) if as_json else click.echo(render(chain))
 
 
-for command in (gate, sustain, sysroot):
+for command in (doctor, gate, sustain, sysroot, targets):
     main.add_command(command)
-
-
-def _print_table(rows: list[tuple[str, str]]) -> None:
-    width = max((len(name) for name, _ in rows), default=0)
-    for name, value in rows:
-        click.echo(f"{name:<{width}}  {value}")
-
-
-def _brief(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    text = json.dumps(value, default=str)
-    return text if len(text) <= 160 else text[:157] + "..."
 
 
 def _add_pipeline_commands() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -33,6 +33,22 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
             raise SystemExit(130) from None
 
     return wrapper
+
+
+def print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Write rows of equally many cells in columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)]
+        click.echo("  ".join(cells).rstrip())
+
+
+def brief(value: Any) -> str:
+    """A value on one line, cut where it is long."""
+    if isinstance(value, str):
+        return value
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 160 else text[:157] + "..."
 
 
 def print_json(value: Any) -> None:

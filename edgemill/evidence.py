@@ -77,6 +77,19 @@ class SlowCause(Frozen):
     share_of_time: FiniteFloat | None = Field(default=None, ge=0, description="of one inference")
 
 
+class DeviceFigures(Frozen):
+    """What a compiler, linker, interpreter or simulator says that a model takes on a device that is not here."""
+
+    source: str = Field(description="who says so, e.g. simulated:vela or linked:arm-none-eabi-gcc")
+    latency_ms: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="of one inference")
+    cycles: int | None = Field(default=None, gt=0, description="of one inference")
+    ram_bytes: int | None = Field(default=None, ge=0, description="activations, scratch, stack and variables")
+    flash_bytes: int | None = Field(default=None, ge=0, description="weights, and code where the file is a program")
+    npu_share: FiniteFloat | None = Field(default=None, ge=0, le=1, description="of operators, on the NPU")
+    cpu_operators: tuple[str, ...] = Field(default=(), description="operators that are left to the CPU beside the NPU")
+    notes: tuple[str, ...] = Field(default=(), description="what a figure holds and what not")
+
+
 class BatchFigure(Frozen):
     """Latency at another batch size than the one at which variants are compared."""
 

@@ -21,6 +21,7 @@ from edgemill.children import Pool, Worker
 from edgemill.errors import EdgemillError, InvariantError, ToolchainError, error_from_dict
 from edgemill.step import Step, cache_key, tool_versions
 from edgemill.store import StepRecord, Store
+from edgemill.toolchains import load_toolchain
 
 Report = Callable[[float | None, str], None]
 
@@ -42,6 +43,7 @@ class Call:
     Attributes:
         extra: further identities in the cache key, e.g. of the target or the measuring host.
         search_path: folders in which the recipe's own python functions are found.
+        toolchain: whose environment the step runs in; None: Edgemill's own.
     """
 
     step: Step
@@ -50,12 +52,27 @@ class Call:
     seed: int = 0
     extra: Mapping[str, str] | None = None
     search_path: tuple[str, ...] = ()
+    toolchain: str | None = None
+
+    @property
+    def tools(self) -> dict[str, str]:
+        """Version of every tool of the step where it runs."""
+        if self.toolchain is None:
+            return tool_versions(self.step.tools)
+        return load_toolchain(self.toolchain).versions(self.step.tools)
+
+    @property
+    def identities(self) -> dict[str, str]:
+        """`extra` and the toolchain."""
+        own = {} if self.toolchain is None else {"toolchain": load_toolchain(self.toolchain).digest}
+        return dict(self.extra or {}) | own
 
     @property
     def key(self) -> str:
         """Cache key (design rule 6)."""
         digests = {name: artifact.digest for name, artifact in self.inputs.items()}
-        return cache_key(self.step, self.settings.model_dump(mode="json"), digests, self.seed, self.extra or {})
+        settings = self.settings.model_dump(mode="json")
+        return cache_key(self.step, settings, digests, self.seed, self.identities, self.tools)
 
 
 def execute(store: Store, call: Call, report: Report, slots: AbstractContextManager[Any] | None = None) -> Execution:
@@ -88,6 +105,7 @@ def _run(store: Store, call: Call, key: str, report: Report) -> StepRecord:
     started = time.monotonic()
     answer = _converse(
         step,
+        call.toolchain,
         {
             "body": step.body,
             "settings_type": f"{type(call.settings).__module__}:{type(call.settings).__qualname__}",
@@ -122,9 +140,9 @@ def _run(store: Store, call: Call, key: str, report: Report) -> StepRecord:
         inputs={name: artifact.digest for name, artifact in call.inputs.items()},
         outputs=outputs,
         facts=answer["facts"],
-        tools=tool_versions(step.tools),
+        tools=call.tools,
         seed=call.seed,
-        extra=dict(call.extra or {}),
+        extra=call.identities,
         varies=step.varies,
         wall_s=round(time.monotonic() - started, 3),
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -144,10 +162,10 @@ def release_workers() -> None:
     _POOL.drain()
 
 
-def _converse(step: Step, job: Mapping[str, Any], report: Report) -> dict[str, Any]:
+def _converse(step: Step, toolchain: str | None, job: Mapping[str, Any], report: Report) -> dict[str, Any]:
     if step.exclusive:
         _POOL.drain()
-    worker = _POOL.take(step)
+    worker = _POOL.take(step, toolchain)
     log = Path(job["work"]) / "log.txt"
     try:
         try:

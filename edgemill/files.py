@@ -89,6 +89,12 @@ def make_read_only(path: Path) -> None:
         file.chmod(0o444)
 
 
+def make_writable(path: Path) -> None:
+    """Give the owner the right to write to a file, or to all files of a folder."""
+    for file in _files(path):
+        file.chmod(0o644)
+
+
 def remove(path: Path) -> None:
     """Remove a file or a folder."""
     if path.is_dir():

@@ -25,7 +25,7 @@ class Entry(Frozen):
     """One step of a run.
 
     Attributes:
-        label: step and what it works on, e.g. `quantize.static distill -> arm64-onnxruntime`.
+        label: step and what it works on, e.g. `quantize.static distill -> raspberry-pi-5`.
         settings: digest of the settings.
         facts: digest of every fact by name, without what is `INCIDENTAL`.
         varies: why another run gives other outputs; empty for a deterministic step.

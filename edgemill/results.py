@@ -8,18 +8,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgemill.artifact import Artifact
+from edgemill.benchmark.figures import UNTIMED
 from edgemill.candidate import FP32, Model, candidate_name
 from edgemill.errors import EdgemillError, ToolchainError
-from edgemill.evidence import Arithmetic, BatchFigure, SlowCause
+from edgemill.evidence import Arithmetic, BatchFigure, DeviceFigures, SlowCause
 from edgemill.recipe import Budget, Scheme
 from edgemill.select import Measured, gate_order, is_telling, outcome, screen
 from edgemill.store import StepRecord
 from edgemill.summary import Baseline, ChainStep, Interval, Profile, Status, TargetResult, VariantResult
 from edgemill.targets import Target
+from edgemill.targets.spec import By
 from edgemill.validate import Verdict
 from edgemill.validate.decide import failed
 from edgemill.validate.sequence import run_in_sequence
 from edgemill.validate.verdict import Decision, GateFacts
+
+EXPLAINED = ("onnx", "tflite")
+"""Kinds of files whose runtime tells where the time went."""
 
 
 @dataclass
@@ -64,9 +69,14 @@ class Attempt:
         return None if self.compiled is None else self.compiled.outputs["model"]
 
     @property
+    def answering(self) -> Artifact | None:
+        """What answers for the compiled file: the file itself, or what stands for it on this machine."""
+        return None if self.compiled is None else answering(self.compiled)
+
+    @property
     def worth_explaining(self) -> bool:
         """Whether it was to be faster, in another number format than fp32, and is not, as far as times here tell."""
-        if self.scheme is None or self.measured is None:
+        if self.scheme is None or self.measured is None or self.file is None or self.file.kind not in EXPLAINED:
             return False
         profile = _profile(self.measured.facts)
         return is_telling(profile) and profile.speed != "faster"
@@ -75,6 +85,11 @@ class Attempt:
     def worth_measuring(self) -> bool:
         """Whether it stands up on validation data."""
         return self.screened is not None and _gate(self.screened).verdict.verdict is not Decision.FAIL
+
+
+def answering(compiled: StepRecord) -> Artifact:
+    """What answers for a compiled file, see `Attempt.answering`."""
+    return compiled.outputs.get("executable", compiled.outputs["model"])
 
 
 @dataclass(frozen=True)
@@ -99,6 +114,13 @@ def judge(
         attempts: all candidates of the target.
         test: runs the gate of one attempt on test data; called lazily and in order.
     """
+    if target.execution.by is By.NOTHING:
+        return TargetResult(
+            target=target.name,
+            title=target.title,
+            variants=tuple(map(_ungated, attempts)),
+            unproven=f"{target.runtime.name} does not run here; the files were converted and not judged",
+        )
     measured = {attempt.name: attempt for attempt in attempts if attempt.measured is not None}
     if not measured:
         return TargetResult(
@@ -161,36 +183,46 @@ def _gate(record: StepRecord) -> GateFacts:
 def _ungated(attempt: Attempt) -> VariantResult:
     if attempt.failure is not None:
         return _variant(attempt, None, Status.FAILED, str(attempt.failure).replace("\n  ", "; "))
-    assert attempt.screened is not None
+    if attempt.screened is None:
+        return _variant(attempt, None, Status.UNPROVEN, "converted; nothing here can run it")
     return _variant(attempt, None, Status.DROPPED, f"on validation data {_gate(attempt.screened).verdict.reason}")
 
 
 def _profile(facts: Mapping[str, Any]) -> Profile:
+    device = facts.get("device")
     return Profile(
         size_bytes=facts["size_bytes"],
         compressed_bytes=facts["compressed_bytes"],
         source=facts["source"],
         latency_p50_ms=facts["latency_p50_ms"],
-        latency_p95_ms=facts["latency_p95_ms"],
-        latency_p99_ms=facts["latency_p99_ms"],
-        rounds=facts["rounds_counted"],
-        stopped=facts["stopped"],
-        throughput_per_s=facts["throughput_per_s"],
-        cold_start_ms=facts["cold_start_ms"],
-        batches=tuple(BatchFigure.model_validate(item) for item in facts["batches"]),
         transfer_bytes=facts["transfer_bytes"],
-        arena_bytes=facts["arena_bytes"],
-        energy_mj=facts.get("energy_mj"),
-        energy_source=facts.get("energy_source"),
-        energy_estimate_mj=facts.get("energy_estimate_mj"),
-        latency_ratio=Interval(
+        device=None if device is None else DeviceFigures.model_validate(device),
+        **(_timed(facts) if device is None else {}),
+    )
+
+
+def _timed(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known only where times were taken."""
+    return {
+        "latency_p95_ms": facts["latency_p95_ms"],
+        "latency_p99_ms": facts["latency_p99_ms"],
+        "rounds": facts["rounds_counted"],
+        "stopped": facts["stopped"],
+        "throughput_per_s": facts["throughput_per_s"],
+        "cold_start_ms": facts["cold_start_ms"],
+        "batches": tuple(BatchFigure.model_validate(item) for item in facts["batches"]),
+        "arena_bytes": facts["arena_bytes"],
+        "energy_mj": facts.get("energy_mj"),
+        "energy_source": facts.get("energy_source"),
+        "energy_estimate_mj": facts.get("energy_estimate_mj"),
+        "latency_ratio": Interval(
             estimate=facts["ratio"],
             lower=facts["ratio_lower"],
             upper=facts["ratio_upper"],
             confidence=facts["ratio_confidence"],
         ),
-        peak_rss_bytes=facts["peak_rss_bytes"],
-    )
+        "peak_rss_bytes": facts["peak_rss_bytes"],
+    }
 
 
 def _baseline_profile(records: Sequence[StepRecord]) -> Profile:
@@ -198,6 +230,13 @@ def _baseline_profile(records: Sequence[StepRecord]) -> Profile:
         return statistics.median(record.facts[name] for record in records)
 
     first = records[0].facts
+    if "device" in first:
+        return Profile(
+            size_bytes=first["baseline_size_bytes"],
+            compressed_bytes=first["baseline_compressed_bytes"],
+            transfer_bytes=first["baseline_transfer_bytes"],
+            source=UNTIMED,
+        )
     return Profile(
         size_bytes=first["baseline_size_bytes"],
         compressed_bytes=first["baseline_compressed_bytes"],

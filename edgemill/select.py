@@ -137,7 +137,8 @@ def screen(
 def _why_not(variant: Measured, baseline: Profile, limits: Limits) -> str | None:
     if variant.screen.verdict is Decision.FAIL:
         return f"on validation data {variant.screen.reason}"
-    if variant.profile.latency_p50_ms is None and variant.profile.latency_ratio is None:
+    untimed = variant.profile.device is not None
+    if not untimed and variant.profile.latency_p50_ms is None and variant.profile.latency_ratio is None:
         return "its latency was not measured"
     return _over_limit(variant.profile, limits) or _not_better(variant.profile, baseline)
 
@@ -145,9 +146,14 @@ def _why_not(variant: Measured, baseline: Profile, limits: Limits) -> str | None
 def _over_limit(profile: Profile, limits: Limits) -> str | None:
     times_count = origin(profile) in _MEASURED
     checks = (
-        ("flash", "bytes", limits.flash_bytes, profile.size_bytes),
-        ("RAM", "bytes", limits.ram_bytes, profile.peak_rss_bytes),
-        ("latency", "ms", limits.latency_ms, profile.latency_p95_ms if times_count else None),
+        ("flash", "bytes", limits.flash_bytes, profile.flash_bytes),
+        ("RAM", "bytes", limits.ram_bytes, profile.ram_bytes),
+        (
+            "latency",
+            "ms",
+            limits.latency_ms,
+            (profile.latency_p95_ms or profile.latency_p50_ms) if times_count else None,
+        ),
     )
     for what, unit, limit, figure in checks:
         if limit is None:

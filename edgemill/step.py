@@ -103,13 +103,21 @@ def tool_versions(names: tuple[str, ...]) -> dict[str, str]:
     return versions
 
 
-def cache_key(step: Step, settings: Any, inputs: Mapping[str, str], seed: int, extra: Mapping[str, str]) -> str:
+def cache_key(
+    step: Step,
+    settings: Any,
+    inputs: Mapping[str, str],
+    seed: int,
+    extra: Mapping[str, str],
+    tools: Mapping[str, str] | None = None,
+) -> str:
     """Identity of one execution of a step (design rule 6).
 
     Args:
         settings: JSON value of the step's settings.
         inputs: digest of every input artifact by its name.
         extra: further identities, e.g. the digest of the target or of the measuring host.
+        tools: version of every tool of the step; None: as installed here.
     """
     return digest_text(
         canonical_json(
@@ -118,7 +126,7 @@ def cache_key(step: Step, settings: Any, inputs: Mapping[str, str], seed: int, e
                 "version": step.version,
                 "settings": settings,
                 "inputs": dict(inputs),
-                "tools": tool_versions(step.tools),
+                "tools": tool_versions(step.tools) if tools is None else dict(tools),
                 "seed": seed,
                 "extra": dict(extra),
             }

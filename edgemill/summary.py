@@ -14,7 +14,7 @@ from pydantic import AwareDatetime, Field, FiniteFloat, NonNegativeInt, computed
 
 from edgemill.artifact import Frozen, Signature
 from edgemill.benchmark.speed import SpeedVerdict, speed_verdict
-from edgemill.evidence import Arithmetic, BatchFigure, SlowCause, SustainedRun
+from edgemill.evidence import Arithmetic, BatchFigure, DeviceFigures, SlowCause, SustainedRun
 from edgemill.recipe import Budget, Task
 from edgemill.search.record import SearchRecord
 from edgemill.validate.verdict import Decision, Group, Verdict
@@ -47,6 +47,8 @@ class Status(StrEnum):
     """The gate says FAIL, or a step of its chain failed."""
     INCONCLUSIVE = "inconclusive"
     """The gate cannot decide with the test samples at hand, or an earlier test of the sequence ended it."""
+    UNPROVEN = "unproven"
+    """Converted for a device whose files nothing here can run; never passes."""
 
 
 class Interval(Frozen):
@@ -91,7 +93,18 @@ class Profile(Frozen):
         default=None, allow_inf_nan=False, description="the same from the target's power envelope; never a measurement"
     )
     peak_rss_bytes: NonNegativeInt | None = Field(default=None, description="of a process that runs it")
+    device: DeviceFigures | None = Field(default=None, description="of a device whose times cannot be taken here")
     samples_digest: str | None = Field(default=None, pattern=DIGEST, description="artifact with the raw samples")
+
+    @property
+    def ram_bytes(self) -> int | None:
+        """Memory that the device needs: as its tools say, else of a process here."""
+        return self.peak_rss_bytes if self.device is None else self.device.ram_bytes
+
+    @property
+    def flash_bytes(self) -> int:
+        """What the device has to hold: as its tools say, else the file."""
+        return self.size_bytes if self.device is None or self.device.flash_bytes is None else self.device.flash_bytes
 
     @property
     def speed(self) -> SpeedVerdict | None:
@@ -192,6 +205,9 @@ class VariantResult(_Result):
             "compressed_bytes": profile.compressed_bytes if profile else None,
             "transfer_bytes": profile.transfer_bytes if profile else None,
             "peak_rss_bytes": profile.peak_rss_bytes if profile else None,
+            "device_ram_bytes": profile.device.ram_bytes if profile and profile.device else None,
+            "device_flash_bytes": profile.device.flash_bytes if profile and profile.device else None,
+            "device_cycles": profile.device.cycles if profile and profile.device else None,
             "energy_mj": profile.energy_mj if profile else None,
             "gate_passed": float(self.verdict.passed) if self.verdict else None,
         }
@@ -207,6 +223,8 @@ class TargetResult(_Result):
     baseline: Baseline | None = None
     variants: tuple[VariantResult, ...] = ()
     failure: str | None = Field(default=None, description="why the target could not be tried at all")
+    skipped: str | None = Field(default=None, description="what this machine lacks to try the target, and what gets it")
+    unproven: str | None = Field(default=None, description="why nothing here can run the target's files")
     sustained: SustainedRun | None = Field(default=None, description="long run of the default variant")
     bundle: str | None = Field(default=None, description="folder of the family bundle, relative to the output folder")
 
@@ -215,6 +233,11 @@ class TargetResult(_Result):
         if sum(variant.status is Status.SELECTED for variant in self.variants) > 1:
             raise ValueError(f"{self.target}: more than one variant is selected")
         return self
+
+    @property
+    def counts(self) -> bool:
+        """Whether a variant could have passed here."""
+        return self.skipped is None and self.unproven is None
 
     @property
     def selected_variant(self) -> VariantResult | None:
@@ -280,8 +303,10 @@ class Summary(_Result):
     @computed_field(description="exit status of `edgemill optimize`")  # type: ignore[prop-decorator]
     @property
     def exit_code(self) -> int:
-        """0 if every target has a passing variant, else 3."""
-        return 0 if all(target.selected_variant is not None for target in self.targets) else EXIT_TARGET_WITHOUT_VARIANT
+        """0 if every target that can be tried here has a passing variant, and there is one; else 3."""
+        tried = [target for target in self.targets if target.counts]
+        passed = all(target.selected_variant is not None for target in tried)
+        return 0 if tried and passed else EXIT_TARGET_WITHOUT_VARIANT
 
     @property
     def wall_seconds(self) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from statistics import NormalDist
 from typing import Any
 
-from edgemill.candidate import Model, candidate_name
+from edgemill.candidate import FP32, Model, candidate_name
 from edgemill.data import SplitName
 from edgemill.data.dataset import Dataset
 from edgemill.errors import InvariantError
@@ -144,9 +144,7 @@ class Bench:
         self, site: Site, model: Model, scheme: Scheme | None, detail: str = "", *, in_any_case: bool = False
     ) -> list[Attempt]:
         targets = [load_target(name) for name in site.recipe.targets]
-        attempts = [
-            Attempt(model, scheme, target, detail) for target in targets if (scheme or "fp32") in target.formats
-        ]
+        attempts = [Attempt(model, scheme, target, detail) for target in targets if (scheme or FP32) in target.formats]
         for attempt in attempts:
             build(site, attempt)
             measure(attempt, site.checkpoint, site.recipe, site.data, in_any_case=in_any_case)

@@ -12,7 +12,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 
-from edgemill.candidate import Model
+from edgemill.candidate import FP32, Model
 from edgemill.errors import EdgemillError
 from edgemill.recipe import Scheme
 from edgemill.results import Attempt
@@ -58,10 +58,7 @@ def _submit_variants(site: Site, model: Model) -> list[PrefectFuture[Attempt]]:
         schemes.insert(0, None)
     targets = [load_target(name) for name in site.recipe.targets]
     attempts = [
-        Attempt(model, scheme, target)
-        for scheme in schemes
-        for target in targets
-        if scheme is None or scheme in target.formats
+        Attempt(model, scheme, target) for scheme in schemes for target in targets if (scheme or FP32) in target.formats
     ]
     return [_build.submit(unvisited(site), unvisited(attempt), attempt.subject) for attempt in attempts]
 

@@ -18,12 +18,14 @@ from flows.reproduce import reproduce
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="folder for summary.json, report.html and bundles/")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="override a key of the recipe")
+@click.option("--strict", is_flag=True, help="stop where a target lacks something here, instead of skipping it by name")
 @click.option("--json", "as_json", is_flag=True, help="print the summary as JSON on standard output")
 @guarded
-def optimize(recipe: Path, out: Path | None, overrides: tuple[str, ...], as_json: bool) -> None:
+def optimize(recipe: Path, out: Path | None, overrides: tuple[str, ...], strict: bool, as_json: bool) -> None:
     """Compress the checkpoint of RECIPE for all its targets and gate what comes out.
 
-    Exit status: 0 every target has a passing variant; 3 some target has none; 2 bad input; 1 anything else.
+    Exit status: 0 every target that can be tried here has a passing variant; 3 some has none; 2 bad input;
+    1 anything else.
     """
     from edgemill.recipe import load_recipe
     from edgemill.recipe.check import check_recipe
@@ -46,7 +48,7 @@ def optimize(recipe: Path, out: Path | None, overrides: tuple[str, ...], as_json
         ["edgemill", "optimize", str(recipe), *(part for item in overrides for part in ("--set", item))]
     )
     with display(console):
-        summary, folder = run_from_command_line(parsed, out, command)
+        summary, folder = run_from_command_line(parsed, out, command, strict)
     if as_json:
         print_json(summary.model_dump(mode="json"))
     else:

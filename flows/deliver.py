@@ -93,7 +93,8 @@ def _bundle(target: TargetResult, delivery: Delivery, store: Store) -> TargetRes
         checkpoint_digest=delivery.ingested.inputs["checkpoint"],
         data_digest=delivery.data.outputs["data"].digest,
     )
-    write_bundle(folder, target, load_target(target.target), paths, origin)
+    described = next(item for item in map(load_target, recipe.targets) if item.name == target.target)
+    write_bundle(folder, target, described, paths, origin)
     return target.model_copy(update={"bundle": f"bundles/{target.target}"})
 
 

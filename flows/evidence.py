@@ -39,8 +39,10 @@ def measure_and_judge(
         return predict(onnx, recipe, data, split, CHECKPOINT)
 
     def test(attempt: Attempt) -> StepRecord:
-        assert attempt.file is not None
-        answers = predict(attempt.file, recipe, data, SplitName.TEST, attempt.subject, how_executed(attempt.target))
+        assert attempt.answering is not None
+        answers = predict(
+            attempt.answering, recipe, data, SplitName.TEST, attempt.subject, how_executed(attempt.target)
+        )
         return compare(answers, baseline_on(SplitName.TEST), recipe, data, SplitName.TEST, attempt.subject)
 
     for attempt in attempts:

@@ -7,9 +7,10 @@ from contextlib import suppress
 from edgemill.artifact import Artifact
 from edgemill.candidate import Model
 from edgemill.errors import EdgemillError, ToolchainError
+from edgemill.evidence import DeviceFigures
 from edgemill.recipe import Recipe
 from edgemill.results import Attempt
-from tasks.benchmark import benchmark, explain
+from tasks.benchmark import benchmark, explain, figures
 
 
 def measure(attempt: Attempt, checkpoint: Model, recipe: Recipe, data: Artifact, *, in_any_case: bool = False) -> None:
@@ -22,7 +23,11 @@ def measure(attempt: Attempt, checkpoint: Model, recipe: Recipe, data: Artifact,
         return
     onnx = checkpoint.files["onnx"]
     try:
-        attempt.measured = benchmark(attempt.file, onnx, attempt.target, recipe, data, attempt.subject)
+        if attempt.target.timed:
+            attempt.measured = benchmark(attempt.file, onnx, attempt.target, recipe, data, attempt.subject)
+        elif attempt.compiled is not None:
+            device = DeviceFigures.model_validate(attempt.compiled.facts["device"])
+            attempt.measured = figures(attempt.file, onnx, device, attempt.subject)
     except EdgemillError as error:
         attempt.failure = error
         return

@@ -23,10 +23,12 @@ from edgemill.recipe.check import check_recipe
 from edgemill.search.record import SearchRecord
 from edgemill.store import state_folder
 from edgemill.summary import Summary
+from edgemill.targets import load_target
 from flows.candidates import build_candidates
 from flows.chain import Site
 from flows.deliver import Delivery, deliver
 from flows.evidence import measure_and_judge
+from flows.readiness import skip_unready
 from flows.search import search_candidates
 from tasks.data import load_data
 from tasks.environment import answers
@@ -41,7 +43,9 @@ _CANDIDATES: Any = ThreadPoolTaskRunner(max_workers=16)
 
 
 @flow(name="optimize", flow_run_name="{recipe.name}", task_runner=_CANDIDATES)
-def optimize(recipe: Recipe, out: str | None = None, command: str | None = None) -> State[dict[str, Any]]:
+def optimize(
+    recipe: Recipe, out: str | None = None, command: str | None = None, strict: bool = False
+) -> State[dict[str, Any]]:
     """Compress one checkpoint for all targets of a recipe, gate the result, and record it in MLflow.
 
     Args:
@@ -49,27 +53,32 @@ def optimize(recipe: Recipe, out: str | None = None, command: str | None = None)
             from the project's folder.
         out: folder for report, summary and bundles; a folder below the state folder if left out.
         command: what to run to do the same again; derived if left out.
+        strict: stop where a target lacks something on this machine, instead of leaving it out by name.
     """
     tally, ledger = Tally(), Ledger()
     with listening(tally.count), noting(ledger):
-        summary = _optimize(recipe, out, command, tally, ledger)
+        summary = _optimize(recipe, out, command, strict, tally, ledger)
     result = summary.model_dump(mode="json")
     if summary.exit_code == 0:
         return Completed(data=result, message="every target has a passing variant")
-    lacking = ", ".join(target.target for target in summary.targets if target.selected is None)
+    lacking = ", ".join(target.target for target in summary.targets if target.counts and target.selected is None)
     return Failed(data=result, message=f"no passing variant for {lacking}; the report says why")
 
 
-def _optimize(recipe: Recipe, out: str | None, command: str | None, tally: Tally, ledger: Ledger) -> Summary:
+def _optimize(
+    recipe: Recipe, out: str | None, command: str | None, strict: bool, tally: Tally, ledger: Ledger
+) -> Summary:
     started = datetime.now(UTC)
     recipe = resolve_paths(recipe, Path.cwd())
     check_recipe(recipe)
+    whole = recipe
+    recipe, skipped = skip_unready(whole, strict=strict)
     require_answer()
     data = load_data(recipe)
     samples = data.outputs["data"]
     ingested = ingest(recipe, samples)
     checkpoint = Model(name=CHECKPOINT, chain=(), files=ingested.outputs)
-    tracking = Tracking.open(recipe, identity_of(recipe, data, ingested))
+    tracking = Tracking.open(whole, identity_of(whole, data, ingested))
     try:
         folder = output_folder(recipe, out)
         on_validation = predict(checkpoint.files["onnx"], recipe, samples, SplitName.VALIDATION, CHECKPOINT)
@@ -80,12 +89,13 @@ def _optimize(recipe: Recipe, out: str | None, command: str | None, tally: Tally
         else:
             built, searched = search_candidates(site, folder)
         release_workers()
-        targets = measure_and_judge(recipe, checkpoint, built.attempts, samples)
+        judged = {result.target: result for result in measure_and_judge(recipe, checkpoint, built.attempts, samples)}
+        named = [load_target(name) for name in whole.targets]
         delivery = Delivery(
-            recipe=recipe,
+            recipe=whole,
             data=data,
             ingested=ingested,
-            targets=targets,
+            targets=[(judged | skipped)[target.name] for target in named],
             models=built.models,
             compiled={attempt.file.digest: attempt.file for attempt in built.attempts if attempt.file is not None},
             started=started,
@@ -108,7 +118,7 @@ def output_folder(recipe: Recipe, out: str | None) -> Path:
     return Path(out).absolute() if out is not None else state_folder() / "runs" / recipe.name
 
 
-def run_from_command_line(recipe: Recipe, out: Path | None, command: str) -> tuple[Summary, Path]:
+def run_from_command_line(recipe: Recipe, out: Path | None, command: str, strict: bool = False) -> tuple[Summary, Path]:
     """Run the flow in this process.
 
     Raises:
@@ -125,7 +135,7 @@ def run_from_command_line(recipe: Recipe, out: Path | None, command: str) -> tup
     folder = output_folder(recipe, None if out is None else str(out))
     watch()  # Prefect starts a server of its own, which must not outlive us
     began = datetime.now(UTC)
-    state = optimize(recipe, str(folder), command, return_state=True)
+    state = optimize(recipe, str(folder), command, strict, return_state=True)
     outcome = state.result(raise_on_failure=False)
     if isinstance(outcome, EdgemillError):
         raise outcome

@@ -83,7 +83,7 @@ def _plan(site: Site) -> Plan:
 
 def _subject(site: Site) -> Subject:
     recipe = site.recipe
-    targets = {name: load_target(name).digest for name in recipe.targets}
+    targets = {target.name: target.digest for target in map(load_target, recipe.targets)}
     return Subject(
         checkpoint=site.ingested.inputs["checkpoint"],
         identities={

@@ -11,9 +11,10 @@ from edgemill.emulate.cure import Cure, cured, cures, evidence, treat
 from edgemill.emulate.machine import how_executed, screened_on
 from edgemill.errors import EdgemillError, ToolchainError
 from edgemill.recipe import Scheme
-from edgemill.results import Attempt
+from edgemill.results import Attempt, answering
 from edgemill.store import StepRecord
 from edgemill.targets.provenance import NATIVE
+from edgemill.targets.spec import By
 from edgemill.validate.divergence import Divergence
 from edgemill.validate.verdict import Decision, GateFacts
 from flows.chain import Site
@@ -29,7 +30,7 @@ class _Made:
 
     @property
     def file(self) -> Artifact:
-        return self.compiled.outputs["model"]
+        return answering(self.compiled)
 
 
 def build(site: Site, attempt: Attempt) -> None:
@@ -69,8 +70,8 @@ def _make_for_target(site: Site, attempt: Attempt, route: Route) -> None:
     def suffices(made: _Made) -> bool:
         return GateFacts.model_validate(screen(made, probe(made)).facts).verdict.verdict is not Decision.FAIL
 
-    if machine.source == NATIVE and len(options) == 1:
-        # this machine is of the target's kind: there is nothing to compare it with
+    if len(options) == 1 and (machine.source == NATIVE or not backend_of(target).probed):
+        # this machine is of the target's kind, or its compile step has compared: there is nothing to compare with
         made, found = make(Cure.NONE), None
         attempt.arithmetic = evidence(machine)
     else:
@@ -78,6 +79,8 @@ def _make_for_target(site: Site, attempt: Attempt, route: Route) -> None:
         made, found = treatment.made, treatment.divergence
         attempt.arithmetic = evidence(machine, treatment)
     attempt.quantized, attempt.compiled = made.quantized, made.compiled
+    if target.execution.by is By.NOTHING:
+        return
     attempt.screened = screen(made, found)
 
 

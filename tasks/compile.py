@@ -14,5 +14,6 @@ from tasks.run import perform
 
 def compile_model(model: Artifact, target: Target, scheme: Scheme | None, data: Artifact, subject: str) -> StepRecord:
     """Compile a quantized (or plain fp32) model for a target."""
-    settings = CompileSettings(target=target, scheme=scheme)
-    return perform(Call(backend_of(target).step, settings, {"model": model, "data": data}), subject)
+    settings = CompileSettings(target=target.essence, scheme=scheme)
+    call = Call(backend_of(target).step, settings, {"model": model, "data": data}, toolchain=target.toolchain)
+    return perform(call, subject)

@@ -16,7 +16,7 @@ class Progress:
     """Where a step stands.
 
     Attributes:
-        label: step and what it works on, e.g. `quantize.static distill -> arm64-onnxruntime`.
+        label: step and what it works on, e.g. `quantize.static distill -> raspberry-pi-5`.
         state: of the step; a note is for people only.
         fraction: 0..1, or None while unknown.
     """

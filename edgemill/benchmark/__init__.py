@@ -5,11 +5,21 @@ from __future__ import annotations
 from pydantic import Field
 
 from edgemill.artifact import Frozen
+from edgemill.evidence import DeviceFigures
 from edgemill.recipe import Benchmark
 from edgemill.step import Step
 from edgemill.targets.spec import Target
 
-__all__ = ["BENCHMARK", "CAUSES", "SUSTAINED", "BenchmarkSettings", "CausesSettings", "SustainedSettings"]
+__all__ = [
+    "BENCHMARK",
+    "CAUSES",
+    "FIGURES",
+    "SUSTAINED",
+    "BenchmarkSettings",
+    "CausesSettings",
+    "FiguresSettings",
+    "SustainedSettings",
+]
 
 _MEASURES = "it measures, and no two measurements are equal"
 
@@ -31,6 +41,22 @@ class BenchmarkSettings(Frozen):
     benchmark: Benchmark = Benchmark()
     target: Target = Field(description="decides how the figures are named: measured, or only a proxy")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="two-sided confidence of the ratio's interval")
+
+
+FIGURES = Step(
+    name="benchmark.figures",
+    version=1,
+    body="edgemill.benchmark.figures:run",
+    tools=("zstandard",),
+    time_limit_s=300.0,
+)
+"""inputs: variant, baseline (fp32 onnx); settings: FiguresSettings; facts only, no file."""
+
+
+class FiguresSettings(Frozen):
+    """Settings of `benchmark.figures`."""
+
+    device: DeviceFigures = Field(description="from the facts of the compile step")
 
 
 CAUSES = Step(

@@ -72,7 +72,8 @@ def arena_of(kind: str, path: Path, threads: int, x: NDArray[np.float32]) -> Are
         ToolchainError: the model cannot be loaded.
         OSError: the C library of the runtime cannot be loaded.
     """
-    return {"onnx": _onnxruntime, "tflite": _litert}[kind](path, threads, x)
+    readers = {"onnx": _onnxruntime, "tflite": _litert}
+    return readers[kind](path, threads, x) if kind in readers else (None, f"the runtime of {kind} files does not tell")
 
 
 def _onnxruntime(path: Path, threads: int, x: NDArray[np.float32]) -> Arena:

@@ -21,8 +21,8 @@ class BundledVariant(Frozen):
     """One model file of the family."""
 
     candidate: str
-    file: str = Field(pattern=FILE_NAME, description="name of the file beside the manifest")
-    kind: str = Field(description="onnx or tflite")
+    file: str = Field(pattern=FILE_NAME, description="name of the file or folder beside the manifest")
+    kind: str = Field(description="onnx, tflite, openvino ...; decides which runtime loads it")
     scheme: str
     digest: str = Field(pattern=DIGEST)
     size_bytes: NonNegativeInt

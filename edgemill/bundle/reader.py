@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from edgemill.artifact import digest_path
+from edgemill.artifact import digest_path, size_of
 from edgemill.bundle.manifest import MANIFEST, BundledVariant, Manifest
 from edgemill.errors import StoreError
 
@@ -49,9 +49,10 @@ def _read_manifest(path: Path) -> Manifest:
 
 
 def _verify(path: Path, variant: BundledVariant) -> None:
-    if path.is_symlink() or not path.is_file():
+    parts = (path, *path.rglob("*")) if path.is_dir() else (path,)
+    if not path.exists() or any(part.is_symlink() for part in parts):
         raise StoreError("A file of the bundle is missing.", where=str(path), remedy=_REMEDY)
-    size = path.stat().st_size
+    size = size_of(path)
     if size != variant.size_bytes:
         raise StoreError(
             "A file of the bundle is damaged.",

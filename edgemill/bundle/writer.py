@@ -8,15 +8,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgemill.artifact import digest_path
+from edgemill.artifact import digest_path, size_of
 from edgemill.bundle.manifest import MANIFEST, BundledVariant, Manifest
 from edgemill.errors import InvariantError, StoreError
-from edgemill.files import locked, remove
+from edgemill.files import locked, make_writable, remove
 from edgemill.recipe import Preprocess, Task
 from edgemill.summary import TargetResult, VariantResult
 from edgemill.targets.spec import Target
 
-SUFFIXES = {"onnx": ".onnx", "tflite": ".tflite"}
+SUFFIXES = {
+    "onnx": ".onnx",
+    "tflite": ".tflite",
+    "tflite-micro": ".tflite",
+    "vela": ".tflite",
+    "iree": ".vmfb",
+    "tvm": ".so",
+    "rknn": ".rknn",
+    "openvino": "",
+    "ncnn": "",
+    "c": "",
+}
+"""End of the name by kind of file; folders have none."""
 
 
 @dataclass(frozen=True)
@@ -143,12 +155,16 @@ def _place(files: Mapping[str, Path], variant: BundledVariant, destination: Path
     source = files.get(variant.digest)
     if source is None:
         raise InvariantError("The file of a passing variant was not given.", where=variant.candidate)
-    shutil.copyfile(source, destination)
+    if source.is_dir():
+        shutil.copytree(source, destination)
+        make_writable(destination)
+    else:
+        shutil.copyfile(source, destination)
     found = digest_path(destination)
-    if found != variant.digest or destination.stat().st_size != variant.size_bytes:
+    if found != variant.digest or size_of(destination) != variant.size_bytes:
         raise InvariantError(
             "The file of a variant is not the one that was gated.",
             where=str(source),
             expected=f"sha256 {variant.digest}, {variant.size_bytes} bytes",
-            got=f"sha256 {found}, {destination.stat().st_size} bytes",
+            got=f"sha256 {found}, {size_of(destination)} bytes",
         )

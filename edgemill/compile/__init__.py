@@ -9,7 +9,7 @@ from edgemill.recipe import Scheme
 from edgemill.step import Step
 from edgemill.targets.spec import Target
 
-__all__ = ["COMPILE_LITERT", "COMPILE_ORT", "CompileSettings"]
+__all__ = ["COMPILE_LITERT", "COMPILE_OPENVINO", "COMPILE_ORT", "CompileSettings"]
 
 COMPILE_ORT = Step(
     name="compile.onnxruntime",
@@ -28,6 +28,16 @@ COMPILE_LITERT = Step(
     time_limit_s=1800.0,
 )
 """inputs: model (tflite), data; settings: CompileSettings; output: model (tflite)."""
+
+
+COMPILE_OPENVINO = Step(
+    name="compile.openvino",
+    version=1,
+    body="edgemill.compile.openvino:run",
+    tools=("openvino", "onnxruntime", "numpy"),
+    time_limit_s=1800.0,
+)
+"""inputs: model (onnx), data; settings: CompileSettings; output: model (openvino)."""
 
 
 class CompileSettings(Frozen):

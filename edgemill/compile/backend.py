@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from edgemill.compile.litert_routes import LITERT_BACKEND
 from edgemill.compile.onnxruntime_routes import ONNXRUNTIME_BACKEND
+from edgemill.compile.openvino_routes import OPENVINO_BACKEND
 from edgemill.compile.route import Backend, Refusal, Route
 from edgemill.errors import InvariantError
 from edgemill.targets.spec import Target
@@ -13,6 +14,7 @@ __all__ = ["BACKENDS", "Backend", "Refusal", "Route", "backend_of"]
 BACKENDS: dict[str, Backend] = {
     "litert": LITERT_BACKEND,
     "onnxruntime": ONNXRUNTIME_BACKEND,
+    "openvino": OPENVINO_BACKEND,
 }
 """By the name that target files give in `backend`."""
 

@@ -24,6 +24,7 @@ class LiteRtBackend:
 
     name = "litert"
     step: Step = COMPILE_LITERT
+    probed = True
 
     def route(self, scheme: Scheme | None, available: Set[str], target: Target, recipe: Recipe) -> Route | Refusal:
         """See `Backend.route`."""

@@ -29,6 +29,7 @@ class OnnxRuntimeBackend:
 
     name = "onnxruntime"
     step: Step = COMPILE_ORT
+    probed = True
 
     def route(self, scheme: Scheme | None, available: Set[str], target: Target, recipe: Recipe) -> Route | Refusal:
         """See `Backend.route`."""

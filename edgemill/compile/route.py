@@ -49,7 +49,13 @@ class Backend(Protocol):
 
     name: str
     step: Step
-    """The compile step: inputs `model` and `data`, settings `CompileSettings`, output `model`."""
+    """The compile step: inputs `model` and `data`, settings `CompileSettings`, output `model`.
+
+    An output `executable` is what answers for `model` where that cannot run here itself. For targets that are
+    not timed the facts have `device` (`DeviceFigures`).
+    """
+    probed: bool
+    """Whether files are compared with exact arithmetic, layer by layer, where the target's is another."""
 
     def route(self, scheme: Scheme | None, available: Set[str], target: Target, recipe: Recipe) -> Route | Refusal:
         """How a model gets into a number format for a target.

@@ -15,7 +15,7 @@ from edgemill.emulate.places import ARCHITECTURES, read_sysroot
 from edgemill.targets.cpu import cpu_features, deciding
 from edgemill.targets.provenance import architecture
 
-EMULATORS = ("qemu-x86_64", "qemu-aarch64")
+EMULATORS = ("qemu-x86_64", "qemu-aarch64", "qemu-riscv64", "qemu-system-arm")
 _VERSION_LIMIT_S = 20
 
 

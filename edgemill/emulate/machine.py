@@ -6,8 +6,12 @@
     every sample was answered by a CPU of the target's class in qemu-user.
 `probed:qemu-aarch64`
     the host answered, after it and the emulated CPU had given the same answers to the first samples.
+`simulated:tflite-micro`
+    a reference implementation or a simulator answered, see `Execution`.
 `proxy:x86_64-host`
     the host answered, because the emulator or its sysroot is not there.
+`unexecuted`
+    nothing here can run the file.
 """
 
 from __future__ import annotations
@@ -20,7 +24,9 @@ from pydantic import Field
 from edgemill.artifact import Frozen
 from edgemill.emulate.host import Host, this_host
 from edgemill.targets.provenance import NATIVE, architecture, difference
-from edgemill.targets.spec import Emulation, Target
+from edgemill.targets.spec import By, Emulation, Target
+
+UNEXECUTED = "unexecuted"
 
 EXACT_PRODUCTS = frozenset({"avx512_vnni", "avx_vnni"})
 """Features of x86 CPUs that add products of 8-bit integers in 32 bits."""
@@ -42,13 +48,14 @@ class Machine(Frozen):
     source: str = Field(description="provenance of the answers")
     identity: str = Field(description="CPU and emulator, so that answers of different arithmetic are told apart")
     emulation: Emulation | None = Field(None, description="None: the host itself")
+    toolchain: str | None = Field(None, description="environment with what answers; None: Edgemill's own")
     kernels: Kernels = Kernels.DEFAULT
     reason: str = Field("", description="why it is not the target's own hardware; empty where it is")
 
     @property
     def is_targets_own(self) -> bool:
-        """Whether the target's arithmetic answers, on its hardware or in an emulator."""
-        return self.source == NATIVE or self.emulation is not None
+        """Whether the target's arithmetic answers, on its hardware, in an emulator or a simulator."""
+        return self.source == NATIVE or self.emulation is not None or self.source.startswith("simulated:")
 
 
 def how_executed(target: Target, host: Host | None = None) -> Machine:
@@ -59,24 +66,30 @@ def how_executed(target: Target, host: Host | None = None) -> Machine:
         host: what is here; None: look.
     """
     host = host or this_host()
-    why = difference(target, host.arch, frozenset(host.features))
+    execution, why = target.execution, difference(target, host.arch, frozenset(host.features))
+    if execution.by in (By.REFERENCE, By.SIMULATOR):
+        source = f"simulated:{execution.name}"
+        return Machine(source=source, identity=source, toolchain=execution.toolchain, reason=execution.note)
+    if execution.by is By.NOTHING:
+        return Machine(source=UNEXECUTED, identity=host.identity, reason=execution.note or "nothing here can run it")
     if not why:
-        return Machine(source=NATIVE, identity=host.identity)
-    emulation = target.emulation
+        return Machine(source=NATIVE, identity=host.identity, toolchain=execution.toolchain)
+    emulation, sysroot = target.emulation, execution.by is not By.PROGRAM
     if emulation is None:
         lack = f"no emulator has the CPU of {target.name}"
-    elif lacks := emulation_lacks(emulation, host):
+    elif lacks := emulation_lacks(emulation, host, sysroot=sysroot):
         lack = "; ".join(lacks)
     else:
         return Machine(
             source=f"emulated:{emulation.emulator}",
-            identity=_emulated_identity(emulation, host),
+            identity=_emulated_identity(emulation, host, sysroot),
             emulation=emulation,
             reason=why,
         )
     return Machine(
         source=f"proxy:{architecture(host.arch)}-host",
         identity=host.identity,
+        toolchain=execution.toolchain,
         kernels=exact_kernels(host),
         reason=f"{why}; {lack}",
     )
@@ -123,20 +136,28 @@ def screened_on(machine: Machine, close: bool, samples: int, host: Host | None =
     )
 
 
-def emulation_lacks(emulation: Emulation, host: Host | None = None) -> list[str]:
-    """What is missing here to emulate, one sentence each with what gets it; empty where everything is there."""
+def emulation_lacks(emulation: Emulation, host: Host | None = None, *, sysroot: bool = True) -> list[str]:
+    """What is missing here to emulate, one sentence each with what gets it; empty where everything is there.
+
+    Args:
+        emulation: which CPU.
+        host: what is here; None: look.
+        sysroot: whether libraries of the CPU are needed; programs that are linked statically need none.
+    """
     host = host or this_host()
     lacks = []
     if emulation.emulator not in host.emulators:
+        package = "qemu-system-arm" if emulation.emulator == "qemu-system-arm" else "qemu-user"
         system = "" if platform.system() == "Linux" else ", on Linux only"
-        lacks.append(f"{emulation.emulator} is not installed: apt-get install qemu-user{system}")
-    if emulation.arch != architecture(host.arch) and emulation.arch not in host.sysroots:
+        lacks.append(f"{emulation.emulator} is not installed: apt-get install {package}{system}")
+    if sysroot and emulation.arch != architecture(host.arch) and emulation.arch not in host.sysroots:
         why = host.unusable.get(emulation.arch, f"there is no sysroot of {emulation.arch}")
         lacks.append(f"{why}: edgemill sysroot {emulation.arch}")
     return lacks
 
 
-def _emulated_identity(emulation: Emulation, host: Host) -> str:
-    sysroot = host.sysroots.get(emulation.arch, "")[:16] if emulation.arch != architecture(host.arch) else ""
+def _emulated_identity(emulation: Emulation, host: Host, sysroot: bool) -> str:
+    used = sysroot and emulation.arch != architecture(host.arch)
+    digest = host.sysroots.get(emulation.arch, "")[:16] if used else ""
     parts = [f"{emulation.emulator} {host.emulators[emulation.emulator]}", emulation.cpu]
-    return ", ".join([*parts, f"sysroot {sysroot}"] if sysroot else parts)
+    return ", ".join([*parts, f"sysroot {digest}"] if digest else parts)

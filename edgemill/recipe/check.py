@@ -20,12 +20,14 @@ def check_recipe(recipe: Recipe) -> None:
         CheckpointError: the checkpoint is missing, not a checkpoint, or of a refused kind.
         DataError: the data source is missing.
     """
-    for name in recipe.targets:
-        target = load_target(name)
+    targets = [load_target(name) for name in recipe.targets]
+    if len({target.name for target in targets}) != len(targets):
+        raise RecipeError("Two targets have the same name.", where="targets", got=", ".join(recipe.targets))
+    for target in targets:
         usable = [scheme for scheme in recipe.stages.quantize.schemes if scheme in target.formats]
         if not usable:
             raise RecipeError(
-                f"None of the number formats runs on {name}.",
+                f"None of the number formats runs on {target.name}.",
                 where="stages.quantize.schemes",
                 expected=f"one of {', '.join(target.formats)}",
                 got=", ".join(recipe.stages.quantize.schemes),

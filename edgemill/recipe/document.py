@@ -17,7 +17,7 @@ from edgemill.recipe.section import Section
 from edgemill.recipe.stages import Stages
 from edgemill.recipe.text import expand, override, plain, read_yaml, refusal
 
-DEFAULT_TARGETS = ("x86-64-onnxruntime", "arm64-onnxruntime", "android-litert")
+DEFAULT_TARGETS = ("x86-64-vnni", "raspberry-pi-5", "android-arm64")
 
 
 _TASKS_OF_GATES = {
@@ -42,7 +42,9 @@ class Recipe(Section):
     gates: Gates = Field(Gates(), description="checks beside the budget")
     stages: Stages = Field(Stages(), description="the compressing stages")
     search: Search | None = Field(None, description="try many chains instead of one; left out: the stages as given")
-    targets: tuple[str, ...] = Field(DEFAULT_TARGETS, min_length=1, description="names from `edgemill targets`")
+    targets: tuple[str, ...] = Field(
+        DEFAULT_TARGETS, min_length=1, description="names from `edgemill targets`, or YAML files of your own"
+    )
     benchmark: Benchmark = Field(Benchmark(), description="how latency is measured")
     seed: int = Field(0, ge=0, lt=2**31, description="seed of everything random but the splits")
 
@@ -139,7 +141,10 @@ def resolve_paths(recipe: Recipe, base: Path) -> Recipe:
     data = recipe.data
     if data.path is not None:
         data = data.model_copy(update={"path": _absolute(data.path, base, "data.path")})
-    return recipe.model_copy(update={"checkpoint": checkpoint, "data": data})
+    targets = tuple(
+        _absolute(name, base, "targets") if name.endswith((".yaml", ".yml")) else name for name in recipe.targets
+    )
+    return recipe.model_copy(update={"checkpoint": checkpoint, "data": data, "targets": targets})
 
 
 def _absolute(path: str, base: Path, key: str) -> str:

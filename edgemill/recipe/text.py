@@ -119,7 +119,7 @@ def override(document: dict[str, Any], text: str) -> None:
                 "An override goes through something that is not a mapping of keys.",
                 where=where,
                 got=f"{'.'.join(parents[:index])} is {shown(node)}",
-                remedy="set that key as a whole, e.g. --set 'targets=[x86-64-onnxruntime]'",
+                remedy="set that key as a whole, e.g. --set 'targets=[x86-64-vnni]'",
             )
         if index < len(parents):
             if node.get(part) is None:

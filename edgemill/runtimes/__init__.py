@@ -13,6 +13,7 @@ __all__ = ["LoadedModel", "Runtime", "open_model", "runtime_of"]
 _ADAPTERS = {
     "onnx": ("edgemill.runtimes.onnxruntime", "onnxruntime"),
     "tflite": ("edgemill.runtimes.litert", "ai-edge-litert"),
+    "openvino": ("edgemill.runtimes.openvino", "openvino"),
 }
 """For every kind of model file, the module of its adapter and the distribution that it needs."""
 

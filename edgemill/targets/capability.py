@@ -3,41 +3,64 @@
 from __future__ import annotations
 
 import platform
+import shutil
 from importlib import metadata
 from typing import Any
 
 from packaging.version import InvalidVersion, Version
 
 from edgemill.emulate.machine import emulation_lacks, how_executed
+from edgemill.targets.catalog import load_target, target_names
 from edgemill.targets.provenance import difference, provenance
-from edgemill.targets.spec import Target, load_target, target_names
+from edgemill.targets.spec import By, Target
+from edgemill.toolchains import installed
 
 _PIPELINE = ("onnx", "tensorflow", "tf-keras", "tensorflow-model-optimization", "tf2onnx")
+
+
+def blockers(target: Target) -> list[str]:
+    """What must be there to make files for a target and let them answer, and is not: one sentence each, with
+    the command that gets it. Nothing is imported."""
+    missing = [lacks for name in target.toolchains if (lacks := installed(name).lacks)]
+    if not target.toolchains:
+        missing += _runtime_lacks(target)
+    absent = [name for name in _PIPELINE if _installed(name) is None]
+    if absent:
+        missing.append(f"{', '.join(absent)} not installed: pip install 'edgemill[pipeline]'")
+    if target.cross is not None and shutil.which(target.cross.compiler) is None:
+        missing.append(f"{target.cross.compiler} is not installed: apt-get install {' '.join(target.cross.packages)}")
+    if target.execution.by is By.PROGRAM and target.emulation is not None and difference(target, platform.machine()):
+        missing += emulation_lacks(target.emulation, sysroot=False)
+    return missing
 
 
 def capability(target: Target) -> list[str]:
     """What is missing, one sentence each; empty where everything is there.
 
-    Checked: the target's runtime and its version range, the packages of the pipeline, and where this CPU
-    calculates otherwise than the target's, the emulator and its sysroot. Nothing is imported.
+    These are the `blockers`, and where this CPU calculates otherwise than the target's, the emulator and its
+    sysroot, without which the host answers as a proxy.
     """
-    missing = []
-    runtime = target.runtime
-    installed = _installed(runtime.name)
-    wanted = f"{runtime.name}>={runtime.minimum},<{runtime.below}"
-    if installed is None:
-        missing.append(f"{runtime.name} is not installed: pip install '{wanted}'")
-    elif not _within(installed, runtime.minimum, runtime.below):
-        missing.append(f"{runtime.name} {installed} is not what the target runs: pip install '{wanted}'")
-    absent = [name for name in _PIPELINE if _installed(name) is None]
-    if absent:
-        missing.append(f"{', '.join(absent)} not installed: pip install 'edgemill[pipeline]'")
-    if target.emulation is not None and difference(target, platform.machine()):
+    missing = blockers(target)
+    emulated = target.emulation is not None and target.execution.by is not By.PROGRAM
+    if emulated and target.emulation is not None and difference(target, platform.machine()):
         missing += [
             f"answers are not validated in the target's own arithmetic: {lack}"
             for lack in emulation_lacks(target.emulation)
         ]
     return missing
+
+
+def _runtime_lacks(target: Target) -> list[str]:
+    runtime = target.runtime
+    if target.execution.by is not By.RUNTIME:
+        return []
+    installed_version = _installed(runtime.name)
+    wanted = f"{runtime.name}>={runtime.minimum},<{runtime.below}"
+    if installed_version is None:
+        return [f"{runtime.name} is not installed: pip install '{wanted}'"]
+    if not _within(installed_version, runtime.minimum, runtime.below):
+        return [f"{runtime.name} {installed_version} is not what the target runs: pip install '{wanted}'"]
+    return []
 
 
 def describe_targets() -> list[dict[str, Any]]:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Set
 from enum import StrEnum
-from functools import cache
-from importlib import resources
-from pathlib import Path
 from typing import Literal
 
-import yaml
+from packaging.version import Version
 from pydantic import Field, model_validator
 
 from edgemill.artifact import Frozen, canonical_json, digest_text
-from edgemill.errors import RecipeError
 
 
 class ActivationType(StrEnum):
@@ -70,23 +65,93 @@ class CpuFeatures(Frozen):
 
 
 class Emulation(Frozen):
-    """A CPU of the target's class in an emulator of user programs. Its numbers count, its times never do."""
+    """A CPU of the target's class in an emulator. Its numbers count, its times never do."""
 
-    emulator: Literal["qemu-x86_64", "qemu-aarch64"] = Field(description="program of the package qemu-user")
+    emulator: Literal["qemu-x86_64", "qemu-aarch64", "qemu-riscv64", "qemu-system-arm"] = Field(
+        description="program of the package qemu-user, or qemu-system-arm for microcontrollers"
+    )
     cpu: str = Field(min_length=1, description="value of the emulator's option -cpu")
+    board: str | None = Field(None, description="value of the option -M of qemu-system-arm")
 
     @property
     def arch(self) -> str:
         """Architecture of the programs that the emulator runs, as platform.machine() names it."""
-        return self.emulator.removeprefix("qemu-")
+        return "arm" if self.emulator == "qemu-system-arm" else self.emulator.removeprefix("qemu-")
+
+
+class By(StrEnum):
+    """What answers for the compiled file on this machine."""
+
+    RUNTIME = "runtime"
+    """The runtime of the device, natively or in an emulated CPU. Only here times are taken."""
+    PROGRAM = "program"
+    """The file is a program: it runs itself, natively or in an emulated CPU."""
+    REFERENCE = "reference"
+    """An implementation that gives the device's integers bit for bit, on the host."""
+    SIMULATOR = "simulator"
+    """The simulator of the vendor."""
+    NOTHING = "nothing"
+    """Nothing here can run it: it is converted, and never passes."""
+
+
+class Execution(Frozen):
+    """How a target's files answer on this machine."""
+
+    by: By = By.RUNTIME
+    toolchain: str | None = Field(None, description="environment that holds what answers; left out: Edgemill's own")
+    name: str | None = Field(None, description="of the reference or the simulator, for the label simulated:NAME")
+    note: str = Field("", description="what it cannot show")
+
+    @model_validator(mode="after")
+    def _named(self) -> Execution:
+        if (self.name is None) == (self.by in (By.REFERENCE, By.SIMULATOR)):
+            raise ValueError("name: is given for a reference or a simulator, and only for them")
+        return self
+
+
+class CrossCompiler(Frozen):
+    """The C compiler of a target."""
+
+    compiler: str = Field(description="program, e.g. arm-none-eabi-gcc")
+    flags: tuple[str, ...] = Field((), description="of CPU and floating-point unit")
+    packages: tuple[str, ...] = Field(description="Debian packages that hold compiler and C library")
+    bare: bool = Field(False, description="no operating system: semihosting instead of files and streams")
+
+
+class Npu(Frozen):
+    """A neural processing unit, as the compiler Vela knows it."""
+
+    accelerator: str = Field(description="value of Vela's option --accelerator-config")
+    system_config: str = Field(description="value of --system-config: clocks and memories")
+    memory_mode: str = Field(description="value of --memory-mode: where weights and activations lie")
+    clock_hz: float = Field(gt=0, description="clock of the NPU in that configuration")
+    min_npu_share: float = Field(
+        0.9, ge=0, le=1, description="share of operators that must run on the NPU; below it a variant is refused"
+    )
+
+
+class Source(Frozen):
+    """Where a fact of a target comes from."""
+
+    fact: str = Field(min_length=3)
+    source: str = Field(min_length=10, description="document or measurement, with its version")
+    date: str = Field(pattern=r"^\d{4}-\d{2}(-\d{2})?$", description="of the source, or when it was read")
+
+
+class Price(Frozen):
+    """What one device of the class costs."""
+
+    usd: float = Field(gt=0, description="of a single piece, board or module, without taxes")
+    source: str = Field(min_length=10)
+    date: str = Field(pattern=r"^\d{4}-\d{2}(-\d{2})?$")
 
 
 class Limits(Frozen):
     """What the device has; None where the class sets no limit."""
 
-    flash_bytes: int | None = None
-    ram_bytes: int | None = None
-    latency_ms: float | None = None
+    flash_bytes: int | None = Field(None, gt=0, description="for the model's file, or the program where it is one")
+    ram_bytes: int | None = Field(None, gt=0, description="for activations and all else the model needs while running")
+    latency_ms: float | None = Field(None, gt=0, description="95th percentile of one inference")
 
 
 class PowerEnvelope(Frozen):
@@ -111,47 +176,55 @@ class Target(Frozen):
     title: str
     description: str
     backend: str = Field(description="module in edgemill.compile")
+    toolchain: str | None = Field(None, description="environment in which files are compiled; left out: Edgemill's own")
     arch: str = Field(description="machine name as platform.machine() gives it, e.g. x86_64, aarch64")
     runtime: RuntimeSpec
-    formats: tuple[str, ...] = Field(description="number formats that the target runs: fp32, fp16, int8_static, ...")
+    execution: Execution = Execution()
+    formats: tuple[str, ...] = Field(
+        min_length=1, description="number formats that the target runs: fp32, fp16, int8_static, ..."
+    )
+    fast: tuple[str, ...] = Field((), description="those of the formats for which the device has fast arithmetic")
     opset: int | None = Field(None, description="highest ONNX opset of the oldest supported runtime")
     ir_version: int | None = Field(None, description="highest ONNX IR version of the oldest supported runtime")
     int8: Int8Arithmetic
     cpu: CpuFeatures = CpuFeatures()
     emulation: Emulation | None = Field(None, description="how the target's arithmetic is had on another machine")
+    cross: CrossCompiler | None = Field(None, description="for targets that get a program")
+    npu: Npu | None = Field(None, description="for targets of the backend vela")
     limits: Limits = Limits()
     power: PowerEnvelope | None = Field(None, description="left out where no figure can be cited")
+    price: Price | None = Field(None, description="left out where no figure can be cited")
+    sources: tuple[Source, ...] = Field((), description="of the facts above")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Target:
+        if strange := [name for name in self.fast if name not in self.formats]:
+            raise ValueError(f"fast: {', '.join(strange)} is not among formats")
+        if (self.cross is not None) != (self.execution.by is By.PROGRAM):
+            raise ValueError("cross: a compiler is given for targets whose files are programs, and only for them")
+        if Version(self.runtime.minimum) >= Version(self.runtime.below):
+            raise ValueError(f"runtime: minimum {self.runtime.minimum} must be below {self.runtime.below}")
+        return self
 
     @property
     def digest(self) -> str:
         """SHA-256 of the whole description; part of the cache key of everything made for it."""
         return digest_text(canonical_json(self.model_dump(mode="json")))
 
-
-def _catalog() -> Path:
-    return Path(str(resources.files("edgemill.targets")))
-
-
-def target_names() -> list[str]:
-    """Names in the catalog, sorted."""
-    return sorted(path.stem for path in _catalog().glob("*.yaml"))
-
-
-@cache
-def load_target(name: str) -> Target:
-    """Read one target of the catalog.
-
-    Raises:
-        RecipeError: no such target.
-    """
-    path = _catalog() / f"{name}.yaml"
-    if name not in target_names():
-        near = difflib.get_close_matches(name, target_names(), n=1)
-        raise RecipeError(
-            "Unknown target.",
-            where="targets",
-            got=name,
-            expected=", ".join(target_names()),
-            remedy=f"did you mean {near[0]}?" if near else "edgemill targets lists them",
+    @property
+    def essence(self) -> Target:
+        """The target without what decides no file (limits, prices, words), so that files stay in the cache."""
+        return self.model_copy(
+            update={"title": "", "description": "", "limits": Limits(), "power": None, "price": None, "sources": ()}
         )
-    return Target.model_validate({"name": name} | yaml.safe_load(path.read_text(encoding="utf-8")))
+
+    @property
+    def timed(self) -> bool:
+        """Whether times of this machine can say something of the target."""
+        return self.execution.by is By.RUNTIME
+
+    @property
+    def toolchains(self) -> tuple[str, ...]:
+        """Environments that are needed to make files and let them answer."""
+        named = (self.toolchain, self.execution.toolchain)
+        return tuple(dict.fromkeys(name for name in named if name is not None))

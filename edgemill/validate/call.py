@@ -20,7 +20,8 @@ def predict_call(
         machine: in whose arithmetic; None: this host's.
     """
     settings = PredictSettings(split=split, task=recipe.task, machine=machine or on_this_host())
-    return Call(PREDICT, settings, {"model": model, "data": data})
+    toolchain = None if machine is None else machine.toolchain
+    return Call(PREDICT, settings, {"model": model, "data": data}, toolchain=toolchain)
 
 
 def compare_call(variant: Artifact, baseline: Artifact, recipe: Recipe, data: Artifact, split: SplitName) -> Call:

@@ -28,7 +28,7 @@ def measured(tmp_path_factory):
     }
     settings = BenchmarkSettings(
         benchmark=Benchmark(rounds=8, runs_per_round=6, batch=2, batches=SIZES, time_budget_s=1),
-        target=load_target("android-litert"),
+        target=load_target("android-arm64"),
     )
     return settings, inputs, run(settings, inputs, models.context(folder / "run", messages)), messages
 

@@ -35,7 +35,7 @@ def test_and_nothing_is_measured_with_it(tmp_path):
         "baseline": models.input_file(models.dense_onnx(tmp_path / "b.onnx"), "onnx"),
         "data": models.input_file(models.dataset(tmp_path / "data", models.inputs(4)), "dataset"),
     }
-    settings = BenchmarkSettings(benchmark=Benchmark(rounds=8), target=load_target("android-litert"))
+    settings = BenchmarkSettings(benchmark=Benchmark(rounds=8), target=load_target("android-arm64"))
     with pytest.raises(ToolchainError) as error:
         run(settings, inputs, models.context(tmp_path / "run"))
     assert error.value.got == "CPUExecutionProvider"

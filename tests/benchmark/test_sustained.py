@@ -107,7 +107,7 @@ class TestSummary:
 
     def test_estimate_without_a_meter(self, monkeypatch):
         monkeypatch.setattr("platform.machine", lambda: "aarch64")
-        target = load_target("arm64-onnxruntime")
+        target = load_target("raspberry-pi-5")
         settings = SustainedSettings(minutes=10, target=target, threads=4)
         facts = summarize(simulated(600, onset=200), SENSORS, None, settings)
         assert facts["energy_estimate_mj"] == pytest.approx(facts["steady_state"]["p50_ms"] * 6.1)
@@ -172,7 +172,7 @@ def measured(tmp_path_factory):
         "variant": models.input_file(models.dense_onnx(folder / "v.onnx"), "onnx"),
         "data": models.input_file(models.dataset(folder / "data", models.inputs(10)), "dataset"),
     }
-    settings = SustainedSettings(minutes=0.05, batch=2, window_s=0.5, target=load_target("x86-64-onnxruntime"))
+    settings = SustainedSettings(minutes=0.05, batch=2, window_s=0.5, target=load_target("x86-64-vnni"))
     return settings, inputs, run(settings, inputs, models.context(folder / "run", messages)), messages
 
 

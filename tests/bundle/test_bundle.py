@@ -24,7 +24,7 @@ from edgemill.targets import load_target
 from edgemill.validate.decide import failed
 from edgemill.validate.paired_proportions import compare_binary
 
-TARGET = load_target("x86-64-onnxruntime")
+TARGET = load_target("x86-64-vnni")
 BUDGET = Budget(max_accuracy_drop=0.01)
 ORIGIN = Origin(
     model="digits",
@@ -180,7 +180,7 @@ def test_without_a_passing_variant_there_is_no_bundle(tmp_path, made):
     with pytest.raises(InvariantError, match="passed"):
         write_bundle(tmp_path / "b", nothing, TARGET, files, ORIGIN)
     with pytest.raises(InvariantError, match="another target"):
-        write_bundle(tmp_path / "b", result, load_target("android-litert"), files, ORIGIN)
+        write_bundle(tmp_path / "b", result, load_target("android-arm64"), files, ORIGIN)
 
 
 def test_a_selected_variant_that_failed_its_gate_never_ships(tmp_path, made):

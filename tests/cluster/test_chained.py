@@ -46,7 +46,7 @@ def static(workshop, stages, tmp_path_factory):
             context(tmp_path_factory.mktemp(f"litert_{name}")),
         )
         made[name] = {"tflite": lite.files["tflite"].path}
-        for target in ("x86-64-onnxruntime", "x86-64-avx2-onnxruntime"):
+        for target in ("x86-64-vnni", "x86-64-avx2"):
             settings = StaticSettings(int8=load_target(target).int8)
             outputs = onnx_static.run(
                 settings, workshop.inputs(name), context(tmp_path_factory.mktemp(f"static_{name}"))

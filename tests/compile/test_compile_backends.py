@@ -18,7 +18,7 @@ from edgemill.runtimes import open_model, runtime_of
 from edgemill.targets import load_target
 from tests.runtimes import models
 
-X86, ARM, ANDROID = (load_target(name) for name in ("x86-64-onnxruntime", "arm64-onnxruntime", "android-litert"))
+X86, ARM, ANDROID = (load_target(name) for name in ("x86-64-vnni", "raspberry-pi-5", "android-arm64"))
 BODIES = {"onnxruntime": ort_body.run, "litert": litert_body.run}
 
 
@@ -195,12 +195,12 @@ class OnnxRuntimeContract(CompileContract):
 
 
 class TestX86(OnnxRuntimeContract):
-    target_name = "x86-64-onnxruntime"
+    target_name = "x86-64-vnni"
     activations = QuantType.QUInt8
 
 
 class TestArm(OnnxRuntimeContract):
-    target_name = "arm64-onnxruntime"
+    target_name = "raspberry-pi-5"
     activations = QuantType.QInt8
 
     def test_signed_activations_stay_signed_whatever_the_host(self, tmp_path):
@@ -233,7 +233,7 @@ class TestArm(OnnxRuntimeContract):
 
 
 class TestLiteRt(CompileContract):
-    target_name = "android-litert"
+    target_name = "android-arm64"
     kind = "tflite"
 
     def fp32(self, folder):

@@ -38,7 +38,7 @@ def refusal(target, scheme, available=FORMS, **quantize):
     return found
 
 
-X86, ARM, ANDROID = (load_target(name) for name in ("x86-64-onnxruntime", "arm64-onnxruntime", "android-litert"))
+X86, ARM, ANDROID = (load_target(name) for name in ("x86-64-vnni", "raspberry-pi-5", "android-arm64"))
 
 
 class TestEveryTarget:

@@ -17,7 +17,7 @@ from edgemill.targets import load_target
 from edgemill.validate.paired_proportions import compare_binary
 from edgemill.validate.verdict import GateFacts
 
-TARGET = load_target("x86-64-onnxruntime")
+TARGET = load_target("x86-64-vnni")
 BUDGET = Budget(max_accuracy_drop=0.02)
 
 

@@ -21,10 +21,10 @@ from edgemill.recipe import Preprocess, Scheme
 from edgemill.step import InputFile, StepContext
 from edgemill.targets import load_target
 
-AVX2 = load_target("x86-64-avx2-onnxruntime")
-ARM = load_target("arm64-onnxruntime")
-ANDROID = load_target("android-litert")
-VNNI = load_target("x86-64-onnxruntime")
+AVX2 = load_target("x86-64-avx2")
+ARM = load_target("raspberry-pi-5")
+ANDROID = load_target("android-arm64")
+VNNI = load_target("x86-64-vnni")
 
 EMULATORS = {"qemu-x86_64": "7.2.22", "qemu-aarch64": "7.2.22"}
 ROOTS = {"aarch64": "ab" * 32}

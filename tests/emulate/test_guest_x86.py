@@ -144,7 +144,7 @@ def test_guest_dies_with_its_parent(tmp_path):
         import sys, time
         from edgemill.emulate.executor import guest_of
         from edgemill.targets import load_target
-        print(guest_of(load_target("x86-64-avx2-onnxruntime").emulation)._process.pid, flush=True)
+        print(guest_of(load_target("x86-64-avx2").emulation)._process.pid, flush=True)
         time.sleep(600)
     """)
     parent = subprocess.Popen(

@@ -34,7 +34,7 @@ def route(target: str, **mixed: Any) -> Route | Refusal:
     return backend_of(found).route(Scheme.INT8_MIXED, FORMS, found, recipe)
 
 
-@pytest.mark.parametrize("name", ["x86-64-onnxruntime", "x86-64-avx2-onnxruntime", "arm64-onnxruntime"])
+@pytest.mark.parametrize("name", ["x86-64-vnni", "x86-64-avx2", "raspberry-pi-5"])
 def test_the_recipe_reaches_the_step(name: str) -> None:
     found = route(name, evaluations=5, wider=["fp16"])
     assert isinstance(found, Route)
@@ -49,7 +49,7 @@ def test_the_recipe_reaches_the_step(name: str) -> None:
     assert found.inputs == {"onnx": "onnx", "data": "data", "checkpoint": "teacher"}
 
 
-@pytest.mark.parametrize(("name", "mixed"), [("android-litert", {}), ("arm64-onnxruntime", {"wider": ["int16"]})])
+@pytest.mark.parametrize(("name", "mixed"), [("android-arm64", {}), ("raspberry-pi-5", {"wider": ["int16"]})])
 def test_what_a_target_lacks_is_refused_with_a_way_out(name: str, mixed: dict[str, Any]) -> None:
     found = route(name, **mixed)
     assert isinstance(found, Refusal)
@@ -66,7 +66,7 @@ def test_the_step_runs_in_its_child_process(tmp_path: Path) -> None:
         "data": store.put(tmp_path / "data", kind="dataset", step="test"),
     }
     rules = MixedSettings(
-        int8=load_target("x86-64-onnxruntime").int8, budget=Budget(max_accuracy_drop=0.03), wider=(Wider.FP32,)
+        int8=load_target("x86-64-vnni").int8, budget=Budget(max_accuracy_drop=0.03), wider=(Wider.FP32,)
     )
     told: list[float] = []
     try:

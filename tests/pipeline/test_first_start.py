@@ -20,7 +20,7 @@ SMALL = (
     "stages.distill=null",
     "stages.prune=null",
     "stages.quantize.schemes=[int8_static]",
-    "targets=[x86-64-onnxruntime]",
+    "targets=[x86-64-vnni]",
     "benchmark.rounds=6",
     "budget.max_accuracy_drop=0.3",
 )

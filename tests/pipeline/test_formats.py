@@ -25,7 +25,7 @@ QUICK = (
     "stages.prune.epochs=2",
     "stages.quantize.qat.epochs=1",
     "stages.quantize.schemes=[int8_static,int8_qat]",
-    "targets=[x86-64-onnxruntime,android-litert]",
+    "targets=[x86-64-vnni,android-arm64]",
     "benchmark.rounds=6",
     "budget.max_accuracy_drop=0.3",
 )

@@ -17,7 +17,7 @@ from tests.support.runs import DIGITS, ROOT, SHORT, command, environment, optimi
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-TARGETS = ["x86-64-onnxruntime", "arm64-onnxruntime", "android-litert"]
+TARGETS = ["x86-64-vnni", "raspberry-pi-5", "android-arm64"]
 
 
 @pytest.fixture(scope="module")

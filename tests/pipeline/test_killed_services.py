@@ -44,7 +44,7 @@ def up(home: Path, prefect: int, mlflow: int) -> subprocess.Popen[bytes]:
 
 def small(recipe: dict[str, Any]) -> dict[str, Any]:
     recipe["stages"] = {"quantize": {"schemes": ["int8_static"]}}
-    recipe["targets"] = ["x86-64-onnxruntime"]
+    recipe["targets"] = ["x86-64-vnni"]
     recipe["budget"] = {"max_accuracy_drop": 0.3}
     recipe["benchmark"] = {"rounds": 6}
     return recipe

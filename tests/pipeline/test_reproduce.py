@@ -20,7 +20,7 @@ SMALL = (
     "stages.distill=null",
     "stages.prune.epochs=2",
     "stages.quantize.schemes=[int8_static]",
-    "targets=[x86-64-onnxruntime]",
+    "targets=[x86-64-vnni]",
     "benchmark.rounds=6",
     "budget.max_accuracy_drop=0.3",
 )
@@ -117,7 +117,7 @@ def test_another_checkpoint_is_named_and_nothing_is_run(home):
 
 def test_lineage_of_an_mlflow_run(home, client):
     summary = json.loads((home / "runs" / "digits" / "summary.json").read_text())
-    name = "x86-64-onnxruntime/int8_static"
+    name = "x86-64-vnni/int8_static"
     child = json.loads(edgemill(home, "lineage", run_id(client, name), "--json").stdout)
     variants = summary["targets"][0]["variants"]
     assert child["subject"]["digest"] == next(item["digest"] for item in variants if item["candidate"] == "int8_static")

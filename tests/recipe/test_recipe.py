@@ -26,7 +26,7 @@ FULL: dict[str, Any] = MINIMAL | {
         "prune": {"sparsity": 0.5},
         "quantize": {"schemes": ["int8_static", "int8_qat"], "qat": {"epochs": 2}},
     },
-    "targets": ["android-litert"],
+    "targets": ["android-arm64"],
 }
 
 
@@ -230,7 +230,7 @@ def test_overrides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (
             "data.path=/x=y/d.npz",
             "stages.quantize.qat.learning_rate=2e-4",
-            "targets=[x86-64-onnxruntime]",
+            "targets=[x86-64-vnni]",
             "benchmark.rounds=7",
             "stages.distill=null",
             "name=other",
@@ -238,7 +238,7 @@ def test_overrides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert recipe.data.path == "/x=y/d.npz"
     assert recipe.stages.quantize.qat.learning_rate == 2e-4
-    assert recipe.targets == ("x86-64-onnxruntime",)
+    assert recipe.targets == ("x86-64-vnni",)
     assert recipe.benchmark.rounds == 7
     assert recipe.stages.distill is None
     assert recipe.name == "other"
@@ -249,7 +249,7 @@ def test_overrides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("seed", ["key.path=value", "got: seed"]),
         ("=3", ["key.path=value"]),
-        ("targets.0=a", ["--set targets.0=a", "targets is ['android-litert']"]),
+        ("targets.0=a", ["--set targets.0=a", "targets is ['android-arm64']"]),
         ("name.deep.er=1", ["not a mapping of keys", "name is 'm'"]),
         ("seed=[1", ["cannot be read as YAML", "--set seed=[1"]),
         ("stages.prune.epoch=1", ["stages.prune.epoch: unknown key", "did you mean epochs?"]),

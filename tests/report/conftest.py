@@ -285,7 +285,7 @@ SUSTAINED = SustainedRun(
 
 
 def failing_target() -> TargetResult:
-    name = "android-litert"
+    name = "android-arm64"
     return TargetResult(
         target=name,
         title="Android phone, LiteRT with XNNPACK",
@@ -329,8 +329,8 @@ def summary() -> Summary:
             splits={"train": 54_700, "calibration": 300, "validation": 5000, "test": 10_000},
         ),
         targets=(
-            full_target("x86-64-onnxruntime", "x86-64 server, onnxruntime", "measured:native"),
-            full_target("arm64-onnxruntime", "ARM64 Linux board, onnxruntime", "proxy:x86_64-host"),
+            full_target("x86-64-vnni", "x86-64 server, onnxruntime", "measured:native"),
+            full_target("raspberry-pi-5", "ARM64 Linux board, onnxruntime", "proxy:x86_64-host"),
             failing_target(),
         ),
         started=START,

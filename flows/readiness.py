@@ -1,0 +1,42 @@
+"""Which targets of a recipe can be tried on this machine; the others are named, never silently absent."""
+
+from __future__ import annotations
+
+from edgemill.errors import ToolchainError
+from edgemill.recipe import Recipe
+from edgemill.summary import TargetResult
+from edgemill.targets import load_target
+from edgemill.targets.capability import blockers
+
+
+def skip_unready(recipe: Recipe, *, strict: bool) -> tuple[Recipe, dict[str, TargetResult]]:
+    """The recipe with the targets that can be tried, and by name the result of each that cannot.
+
+    Args:
+        strict: a target that cannot be tried is an error.
+
+    Raises:
+        ToolchainError: none can be tried, or `strict` and one cannot.
+    """
+    skipped: dict[str, TargetResult] = {}
+    ready = []
+    for name in recipe.targets:
+        target = load_target(name)
+        if lacks := blockers(target):
+            reason = "; ".join(lacks)
+            skipped[target.name] = TargetResult(target=target.name, title=target.title, skipped=reason)
+        else:
+            ready.append(name)
+    if skipped and (strict or not ready):
+        commands = dict.fromkeys(
+            lack.rpartition(": ")[2] for name in recipe.targets for lack in blockers(load_target(name))
+        )
+        raise ToolchainError(
+            "Targets cannot be tried on this machine."
+            if ready
+            else "None of the targets can be tried on this machine.",
+            where=", ".join(skipped),
+            got="; ".join(dict.fromkeys(result.skipped or "" for result in skipped.values())),
+            remedy=" && ".join(commands),
+        )
+    return recipe.model_copy(update={"targets": tuple(ready)}), skipped
