@@ -260,6 +260,13 @@ class TargetResult(_Result):
         undecided = any(variant.status is Status.INCONCLUSIVE for variant in self.variants)
         return Decision.INCONCLUSIVE if undecided else Decision.FAIL
 
+    @property
+    def outcome(self) -> str:
+        """The verdict, or SKIPPED or UNPROVEN where no variant could have passed here."""
+        if self.skipped is not None:
+            return "SKIPPED"
+        return "UNPROVEN" if self.unproven is not None else str(self.verdict)
+
 
 class CheckpointFacts(Frozen):
     """What was compressed."""

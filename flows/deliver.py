@@ -25,6 +25,7 @@ from edgemill.ledger import Ledger
 from edgemill.recipe import Recipe
 from edgemill.report.html import render_html
 from edgemill.report.markdown import render_markdown
+from edgemill.report.matrix import FEWEST, matrix_svg
 from edgemill.search.record import SearchRecord
 from edgemill.step import tool_versions
 from edgemill.store import StepRecord, Store, storage_error, write_atomically
@@ -33,6 +34,7 @@ from edgemill.targets import load_target
 from tasks.progress import Tally
 from tasks.tracking import Tracking
 
+MATRIX = "matrix.svg"
 _TOOLS = ("edgemill", "tensorflow", "tensorflow-model-optimization", "onnx", "onnxruntime", "ai-edge-litert", "numpy")
 
 
@@ -64,6 +66,8 @@ def deliver(delivery: Delivery, store: Store, tracking: Tracking) -> Summary:
         write_atomically(folder / "recipe.yaml", _recipe_text(delivery.recipe))
         write_atomically(folder / STEPS, delivery.ledger.text())
         write_atomically(folder / "report.html", render_html(summary))
+        if len(summary.targets) >= FEWEST:
+            write_atomically(folder / MATRIX, matrix_svg(summary, standalone=True))
         write_atomically(folder / "summary.json", summary.model_dump_json(indent=1))
     except OSError as error:
         raise storage_error(error, folder) from error

@@ -16,6 +16,7 @@ from edgemill.recipe.searching import Search
 from edgemill.recipe.section import Section
 from edgemill.recipe.stages import Stages
 from edgemill.recipe.text import expand, override, plain, read_yaml, refusal
+from edgemill.targets.catalog import is_file_name
 
 DEFAULT_TARGETS = ("x86-64-vnni", "raspberry-pi-5", "android-arm64")
 
@@ -141,10 +142,12 @@ def resolve_paths(recipe: Recipe, base: Path) -> Recipe:
     data = recipe.data
     if data.path is not None:
         data = data.model_copy(update={"path": _absolute(data.path, base, "data.path")})
-    targets = tuple(
-        _absolute(name, base, "targets") if name.endswith((".yaml", ".yml")) else name for name in recipe.targets
-    )
-    return recipe.model_copy(update={"checkpoint": checkpoint, "data": data, "targets": targets})
+    changed: dict[str, Any] = {"checkpoint": checkpoint, "data": data}
+    if any(map(is_file_name, recipe.targets)):
+        changed["targets"] = tuple(
+            _absolute(name, base, "targets") if is_file_name(name) else name for name in recipe.targets
+        )
+    return recipe.model_copy(update=changed)
 
 
 def _absolute(path: str, base: Path, key: str) -> str:

@@ -18,12 +18,12 @@ _RANK = {
     Status.PASSED: 1,
     Status.INCONCLUSIVE: 2,
     Status.FAILED: 3,
-    Status.DROPPED: 4,
+    Status.UNPROVEN: 4,
+    Status.DROPPED: 5,
 }
 _SCORE_NAMES = {
     Task.CLASSIFICATION: "accuracy",
     Task.REGRESSION: f"{MINUS}mean abs. error",
-    Task.ANOMALY: "AUC",
     Task.ANOMALY: "AUC",
     Task.UNLABELLED: "agreement",
 }
@@ -152,6 +152,7 @@ def source_note(source: str | None) -> str:
         "unlike": "Times come from a machine on which these files run in another way; they say nothing of the target.",
         "emulated": "Times come from an emulator and say nothing of a device.",
         "simulated": "Times come from a simulator of the target.",
+        "untimed": "No time can be taken here; sizes and memory are what the device's own tools say.",
         "estimated": "Times are estimates, not measurements.",
     }
     return notes.get(kind, "")

@@ -8,6 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from edgemill.report import charts, figures
+from edgemill.report.matrix import FEWEST, matrix_svg
 from edgemill.report.search_chart import search_svg
 from edgemill.report.sustained_chart import sustained_svg
 from edgemill.summary import Status, Summary, TargetResult, VariantResult
@@ -19,6 +20,7 @@ _STATUS_WORDS = {
     Status.DROPPED: "dropped",
     Status.FAILED: "FAIL",
     Status.INCONCLUSIVE: "INCONCLUSIVE",
+    Status.UNPROVEN: "UNPROVEN",
 }
 
 
@@ -54,6 +56,7 @@ def render_html(summary: Summary) -> str:
         words=words,
         pareto=pareto,
         sustained=sustained,
+        matrix=Markup(matrix_svg(summary) if len(summary.targets) >= FEWEST else ""),
         interval=interval,
         search_picture=lambda: Markup(search_svg(summary.search) if summary.search else ""),
         status_word=lambda status: _STATUS_WORDS[status],

@@ -39,7 +39,7 @@ def _overview(target: TargetResult, summary: Summary) -> str:
     bound = figures.bound_text(chosen.verdict, summary.task) if chosen else ""
     return _row(
         target.target,
-        f"**{target.verdict}**",
+        f"**{target.outcome}**",
         chosen.candidate if chosen else figures.NONE,
         figures.times_text(figures.speedup(profile)),
         figures.times_text(figures.shrinkage(profile, target.baseline)),
@@ -50,10 +50,12 @@ def _overview(target: TargetResult, summary: Summary) -> str:
 
 def _target(target: TargetResult, summary: Summary) -> list[str]:
     task = summary.task
-    lines = [f"## {_cell(target.target)}: {target.verdict}", ""]
+    lines = [f"## {_cell(target.target)}: {target.outcome}", ""]
     note = figures.source_note(target.source)
     if note:
         lines += [note, ""]
+    if not target.counts:
+        lines += [_cell(target.skipped or target.unproven or ""), ""]
     if target.failure:
         lines += [_cell(target.failure), ""]
     lines += [

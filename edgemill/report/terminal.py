@@ -17,6 +17,7 @@ _STATUS_STYLES = {
     Status.INCONCLUSIVE: "yellow",
     Status.FAILED: "red",
     Status.DROPPED: "dim",
+    Status.UNPROVEN: "dim",
 }
 
 
@@ -31,10 +32,17 @@ def render_terminal(summary: Summary) -> RenderableType:
 
 
 def _target(target: TargetResult, summary: Summary) -> list[RenderableType]:
-    heading = Text.assemble((target.target, "bold"), "  ", (str(target.verdict), _VERDICT_STYLES[target.verdict]), "  ")
+    heading = Text.assemble(
+        (target.target, "bold"),
+        "  ",
+        (target.outcome, _VERDICT_STYLES[target.verdict] if target.counts else "dim"),
+        "  ",
+    )
     if target.source:
         heading.append(f"times {target.source}", style="dim")
     parts: list[RenderableType] = [heading]
+    if not target.counts:
+        parts.append(Text(f"  {target.skipped or target.unproven}", style="dim"))
     if target.failure:
         parts.append(Text(f"  {target.failure}", style="red"))
     if target.variants or target.baseline:

@@ -97,3 +97,14 @@ def breed_and_die(settings: Words, inputs: Mapping[str, InputFile], context: Ste
 def _children(settings: Words) -> list[subprocess.Popen[bytes]]:
     command = ["sleep", f"{settings.seconds:.0f}"]
     return [subprocess.Popen(command, start_new_session=alone) for alone in (False, True)]
+
+
+def where(settings: Words, inputs: Mapping[str, InputFile], context: StepContext) -> Outputs:
+    """Tell the environment, and which modules come from elsewhere than it, the interpreter and Edgemill."""
+    import sys
+
+    import numpy as np
+
+    own = (sys.prefix, sys.base_prefix)
+    foreign = [np.__file__] if not np.__file__.startswith(own) else []
+    return Outputs(facts={"prefix": sys.prefix, "foreign": foreign})

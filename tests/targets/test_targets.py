@@ -4,14 +4,16 @@ from importlib import metadata
 import pytest
 from packaging.version import Version
 
+from edgemill.compile.backend import BACKENDS
 from edgemill.emulate.machine import emulation_lacks, how_executed
 from edgemill.errors import RecipeError
 from edgemill.recipe import DEFAULT_TARGETS, Scheme
 from edgemill.targets import load_target, provenance, target_names
-from edgemill.targets.capability import capability, describe_targets
+from edgemill.targets.capability import blockers, capability, describe_targets
 from edgemill.targets.cpu import DECIDING, deciding, parse_cpuinfo
 from edgemill.targets.provenance import architecture, difference
-from edgemill.targets.spec import ActivationType
+from edgemill.targets.spec import ActivationType, By
+from edgemill.toolchains import load_toolchain, toolchain_names
 
 TARGETS = [load_target(name) for name in target_names()]
 
@@ -26,7 +28,8 @@ class TestCatalog:
         assert len(set(target.formats)) == len(target.formats)
 
     def test_onnx_targets_say_what_their_oldest_runtime_reads(self, target):
-        assert (target.opset is None) == (target.ir_version is None) == (target.runtime.name != "onnxruntime")
+        assert (target.opset is None) == (target.ir_version is None)
+        assert target.opset is not None or target.backend != "onnxruntime"
 
     def test_architecture_is_a_machine_name(self, target):
         assert target.arch == architecture(target.arch)
@@ -36,11 +39,37 @@ class TestCatalog:
         assert other.digest != target.digest
         assert target.digest == load_target(target.name).digest
 
-    def test_nothing_but_emulation_is_lacking_where_the_pipeline_is_installed(self, target):
+    def test_every_lack_has_its_command(self, target):
+        for lack in capability(target):
+            assert lack.rpartition(": ")[2].startswith(("edgemill ", "apt-get install ", "pip install "))
+        assert set(blockers(target)) <= set(capability(target))
+
+    def test_what_the_pipeline_runs_itself_lacks_nothing_but_emulation(self, target):
+        if target.toolchains or not target.timed:
+            assert target.backend in BACKENDS
+            return
         lacking = [] if target.emulation is None else emulation_lacks(target.emulation)
         assert len(capability(target)) == (len(lacking) if difference(target, platform.machine()) else 0)
         for lack in capability(target):
             assert lack.startswith("answers are not validated in the target's own arithmetic: ")
+
+    def test_backend_and_toolchains_exist(self, target):
+        assert target.backend in BACKENDS
+        assert set(target.toolchains) <= set(toolchain_names())
+
+    def test_the_locked_runtime_is_one_that_the_target_runs(self, target):
+        locked: dict[str, str] = {}
+        for name in target.toolchains:
+            locked |= load_toolchain(name).versions((target.runtime.name,))
+        for version in locked.values():
+            assert Version(target.runtime.minimum) <= Version(version) < Version(target.runtime.below)
+
+    def test_what_is_not_executed_here_says_why(self, target):
+        assert target.execution.by is not By.NOTHING or target.execution.note
+
+    def test_power_price_and_memory_have_a_source(self, target):
+        stated = [name for name in ("flash_bytes", "ram_bytes") if getattr(target.limits, name) is not None]
+        assert not stated or target.sources
 
     def test_features_are_names_of_one_architecture(self, target):
         asked = {*target.cpu.any_of, *target.cpu.none_of}
