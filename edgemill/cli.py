@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from edgemill import __version__
+from edgemill.commands.advise import advise
 from edgemill.commands.doctor import doctor
 from edgemill.commands.gate import gate
 from edgemill.commands.sustain import sustain
@@ -60,7 +61,7 @@ def lineage(subject: str, as_json: bool) -> None:
     print_json(chain.model_dump(mode="json")) if as_json else click.echo(render(chain))
 
 
-for command in (doctor, gate, sustain, sysroot, targets):
+for command in (advise, doctor, gate, sustain, sysroot, targets):
     main.add_command(command)
 
 

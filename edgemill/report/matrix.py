@@ -8,16 +8,15 @@ from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
 from edgemill.recipe import Task
-from edgemill.report.charts import PALETTE
 from edgemill.report.figures import NONE, bytes_text, count_text, score_name, score_text, time_text
+from edgemill.report.rows import CELL, HEAD, PAD, ROW, bar, cut, headings, line_of, opening, rule, span, text
 from edgemill.summary import Profile, Summary, TargetResult, VariantResult
 
 FEWEST = 4
 """Targets from which on the matrix says more than the cards."""
 
-_ROW, _HEAD, _NAME, _VERDICT, _CELL, _SOURCE = 34, 40, 250, 120, 150, 300
+_NAME, _VERDICT, _SOURCE = 250, 120, 300
 _COLOURS = {"PASS": "--passed", "FAIL": "--failed", "INCONCLUSIVE": "--inconclusive"}
-_PAD = 8
 
 
 @dataclass(frozen=True)
@@ -39,21 +38,15 @@ def matrix_svg(summary: Summary, *, standalone: bool = False) -> str:
         standalone: with its own light colours, to be stored as a file.
     """
     columns = _columns(summary.task)
-    width = _NAME + _VERDICT + _CELL * len(columns) + _SOURCE
-    height = _HEAD + _ROW * len(summary.targets) + _PAD
-    parts = [
-        f'<svg class="matrix" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
-        'aria-label="targets with score, size, memory and time of what ships to each">'
-    ]
-    if standalone:
-        rules = ";".join(f"{name}:{value}" for name, value in PALETTE.items())
-        parts.append(f"<style>svg{{{rules};background:#ffffff;font-family:sans-serif}}</style>")
-    titles = ["target", "verdict", *(column.title for column in columns), "answers; times"]
+    width = _NAME + _VERDICT + CELL * len(columns) + _SOURCE
+    height = HEAD + ROW * len(summary.targets) + PAD
+    label = "targets with score, size, memory and time of what ships to each"
     lefts = _lefts(len(columns))
-    parts += [_text(left, _HEAD - 14, title, "--muted", bold=True) for left, title in zip(lefts, titles, strict=True)]
+    titles = ["target", "verdict", *(column.title for column in columns), "answers; times"]
+    parts = [opening("matrix", width, height, label, standalone=standalone), headings(lefts, titles)]
     shown = [(target, _nearest(target)) for target in summary.targets]
     drawn = [(variant, variant.profile) for _, variant in shown if variant is not None and variant.profile is not None]
-    spans = [_span([column.value(*row) for row in drawn]) for column in columns]
+    spans = [span([column.value(*row) for row in drawn]) for column in columns]
     for index, (target, variant) in enumerate(shown):
         parts.append(_row(index, target, variant, list(zip(columns, spans, strict=True)), lefts, width))
     return "".join([*parts, "</svg>"])
@@ -84,13 +77,8 @@ def _nearest(target: TargetResult) -> VariantResult | None:
 
 
 def _lefts(columns: int) -> list[int]:
-    lefts = [_PAD, _NAME, _NAME + _VERDICT]
-    return [*lefts, *(_NAME + _VERDICT + _CELL * (index + 1) for index in range(columns))]
-
-
-def _span(values: Sequence[float | None]) -> tuple[float, float] | None:
-    known = [value for value in values if value is not None and value > 0]
-    return (min(known) / 2, max(known)) if known else None
+    lefts = [PAD, _NAME, _NAME + _VERDICT]
+    return [*lefts, *(_NAME + _VERDICT + CELL * (index + 1) for index in range(columns))]
 
 
 def _row(
@@ -101,44 +89,24 @@ def _row(
     lefts: Sequence[int],
     width: int,
 ) -> str:
-    top = _HEAD + _ROW * index
-    line = top + _ROW // 2 + 5
+    line = line_of(index)
     out = [
-        f'<line x1="0" x2="{width}" y1="{top}" y2="{top}" stroke="var(--line)"/>',
-        _text(_PAD, line, target.target, "--ink", bold=True),
-        _text(_NAME, line, target.outcome, _COLOURS.get(target.outcome, "--dropped"), bold=True),
+        rule(index, width),
+        text(PAD, line, target.target, "--ink", bold=True),
+        text(_NAME, line, target.outcome, _COLOURS.get(target.outcome, "--dropped"), bold=True),
     ]
     why_not = target.skipped or target.unproven or (target.failure if variant is None else None)
     if why_not is not None or variant is None or variant.profile is None:
-        return "".join([*out, _text(lefts[2], line, _cut(why_not or "no variant was measured", 130), "--muted")])
+        return "".join([*out, text(lefts[2], line, cut(why_not or "no variant was measured", 130), "--muted")])
     ships = target.selected_variant is not None
-    for (column, span), left in zip(columns, lefts[2:], strict=False):
+    for (column, over), left in zip(columns, lefts[2:], strict=False):
         value = column.value(variant, variant.profile)
-        if column.bars and value and span is not None:
-            out.append(_bar(left, top, value, span, ships=ships))
-        out.append(_text(left, line, NONE if value is None else column.text(value), "--ink" if ships else "--muted"))
+        if column.bars:
+            out.append(bar(left, index, value, over, "--accent" if ships else "--dropped"))
+        out.append(text(left, line, NONE if value is None else column.text(value), "--ink" if ships else "--muted"))
     device = variant.profile.device
     sources = [variant.arithmetic.source] if variant.arithmetic else []
     sources.append(device.source if device else variant.profile.source)
-    out.append(_text(lefts[-1], line, _cut("; ".join(dict.fromkeys(sources)), 46), "--muted"))
+    out.append(text(lefts[-1], line, cut("; ".join(dict.fromkeys(sources)), 46), "--muted"))
     tip = f"{target.target}: {variant.candidate}, {variant.status}{': ' + variant.reason if variant.reason else ''}"
     return f"<g><title>{escape(tip)}</title>{''.join(out)}</g>"
-
-
-def _bar(left: int, top: int, value: float, span: tuple[float, float], *, ships: bool) -> str:
-    low, high = span
-    share = math.log(value / low) / math.log(high / low) if high > low else 1.0
-    colour = "--accent" if ships else "--dropped"
-    return (
-        f'<rect x="{left - 4}" y="{top + 6}" width="{max(3.0, share * (_CELL - 20)):.1f}" height="{_ROW - 12}" '
-        f'rx="4" fill="var({colour})" fill-opacity="0.22"/>'
-    )
-
-
-def _text(left: int, y: int, text: str, colour: str, *, bold: bool = False) -> str:
-    weight = ' font-weight="600"' if bold else ""
-    return f'<text x="{left}" y="{y}" font-size="14" fill="var({colour})"{weight}>{escape(text)}</text>'
-
-
-def _cut(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1] + "\N{HORIZONTAL ELLIPSIS}"
