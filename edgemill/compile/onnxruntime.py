@@ -20,6 +20,7 @@ from onnx import ModelProto
 
 from edgemill.artifact import size_of
 from edgemill.compile import CompileSettings
+from edgemill.compile.adapt import lower_opset
 from edgemill.compile.contrib_ops import CONTRIB_OPS, OLDEST_RUNTIME
 from edgemill.compile.onnx_graph import (
     DEFAULT_DOMAINS,
@@ -58,7 +59,7 @@ def run(settings: CompileSettings, inputs: Mapping[str, InputFile], context: Ste
     Outputs:
         model: onnx, with its signature.
 
-    Facts: `level` (extended, basic or none), `level_reasons` (why no higher one), `op_counts`, `nodes`,
+    Facts: `adapted` (what was rewritten to fit the oldest runtime), `level` (extended, basic or none), `level_reasons` (why no higher one), `op_counts`, `nodes`,
     `unfused_pairs` and `float_nodes` (names; how much of an int8 model did not become integer
     operators), `opset`, `ir_version`, `providers`, `runtime_version`, `source_size_bytes`, `size_bytes`,
     and of the verification `max_difference`, `mean_difference`, `agreement`, `compared`.
@@ -69,10 +70,16 @@ def run(settings: CompileSettings, inputs: Mapping[str, InputFile], context: Ste
     """
     target, source_path = settings.target, inputs["model"].path
     context.report(None, f"optimizing for {target.name}")
-    source = read_onnx(source_path)
     _check_runtime(target)
+    source, adapted = lower_opset(read_onnx(source_path), target, str(source_path))
     check_loadable(source, target, str(source_path))
-    model, level, reasons = optimize(source_path, source, target, context.out)
+    fitting = source_path
+    if adapted:
+        fitting = context.out / "adapted.onnx"
+        onnx.save(source, str(fitting))
+    model, level, reasons = optimize(fitting, source, target, context.out)
+    if adapted:
+        fitting.unlink()
     _finish(model, source, target, level)
     path = context.out / "model.onnx"
     onnx.save(model, str(path))
@@ -82,6 +89,7 @@ def run(settings: CompileSettings, inputs: Mapping[str, InputFile], context: Ste
     reference = reference_answers(source_path, target, x)
     facts = {
         "target": target.name,
+        "adapted": adapted,
         "level": level,
         "level_reasons": reasons,
         "op_counts": op_counts(model),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Set
+from datetime import date
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 from packaging.version import Version
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from edgemill.artifact import Frozen, canonical_json, digest_text
 
@@ -72,6 +74,12 @@ class Emulation(Frozen):
     )
     cpu: str = Field(min_length=1, description="value of the emulator's option -cpu")
     board: str | None = Field(None, description="value of the option -M of qemu-system-arm")
+    probe: int | None = Field(
+        None,
+        gt=0,
+        description="of a program: how many samples of a split it answers; then, if the same source compiled for "
+        "the host gave the same answers to these, that one answers the rest. Left out: it answers all",
+    )
 
     @property
     def arch(self) -> str:
@@ -118,6 +126,17 @@ class CrossCompiler(Frozen):
     bare: bool = Field(False, description="no operating system: semihosting instead of files and streams")
 
 
+class Llvm(Frozen):
+    """For which CPU a compiler that is built on LLVM makes code."""
+
+    triple: str = Field(min_length=5, description="architecture, vendor, system, e.g. aarch64-unknown-linux-gnu")
+    cpu: str = Field(
+        min_length=1, description="LLVM's name of the CPU, or of the level that all CPUs of the class have"
+    )
+    features: tuple[str, ...] = Field((), description="further ones, each with its sign, e.g. +v")
+    abi: str | None = Field(None, description="where the architecture has several, e.g. lp64d")
+
+
 class Npu(Frozen):
     """A neural processing unit, as the compiler Vela knows it."""
 
@@ -130,12 +149,20 @@ class Npu(Frozen):
     )
 
 
+def _as_text(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, date) else value  # YAML reads a bare date as one
+
+
+Date = Annotated[str, BeforeValidator(_as_text), Field(pattern=r"^\d{4}-\d{2}(-\d{2})?$")]
+"""A month or a day, as in 2026-11 or 2026-11-23."""
+
+
 class Source(Frozen):
     """Where a fact of a target comes from."""
 
     fact: str = Field(min_length=3)
     source: str = Field(min_length=10, description="document or measurement, with its version")
-    date: str = Field(pattern=r"^\d{4}-\d{2}(-\d{2})?$", description="of the source, or when it was read")
+    date: Date = Field(description="of the source, or when it was read")
 
 
 class Price(Frozen):
@@ -143,7 +170,7 @@ class Price(Frozen):
 
     usd: float = Field(gt=0, description="of a single piece, board or module, without taxes")
     source: str = Field(min_length=10)
-    date: str = Field(pattern=r"^\d{4}-\d{2}(-\d{2})?$")
+    date: Date
 
 
 class Limits(Frozen):
@@ -190,6 +217,10 @@ class Target(Frozen):
     cpu: CpuFeatures = CpuFeatures()
     emulation: Emulation | None = Field(None, description="how the target's arithmetic is had on another machine")
     cross: CrossCompiler | None = Field(None, description="for targets that get a program")
+    llvm: Llvm | None = Field(None, description="for targets that get machine code from iree or tvm")
+    options: dict[str, str] = Field(
+        {}, description="settings of the backend that name the device: soc_model and htp_arch of qnn, platform of rknn"
+    )
     npu: Npu | None = Field(None, description="for targets of the backend vela")
     limits: Limits = Limits()
     power: PowerEnvelope | None = Field(None, description="left out where no figure can be cited")
@@ -202,6 +233,8 @@ class Target(Frozen):
             raise ValueError(f"fast: {', '.join(strange)} is not among formats")
         if (self.cross is not None) != (self.execution.by is By.PROGRAM):
             raise ValueError("cross: a compiler is given for targets whose files are programs, and only for them")
+        if self.emulation is not None and self.emulation.probe and self.execution.by is not By.PROGRAM:
+            raise ValueError("emulation.probe: only a program has a twin on the host that answers the rest")
         if Version(self.runtime.minimum) >= Version(self.runtime.below):
             raise ValueError(f"runtime: minimum {self.runtime.minimum} must be below {self.runtime.below}")
         return self
@@ -220,8 +253,15 @@ class Target(Frozen):
 
     @property
     def timed(self) -> bool:
-        """Whether times of this machine can say something of the target."""
-        return self.execution.by is By.RUNTIME
+        """Whether times of this machine can say something of the target; foreign machine code runs emulated only."""
+        return self.execution.by is By.RUNTIME and not self.is_foreign_code
+
+    @property
+    def is_foreign_code(self) -> bool:
+        """Whether files are machine code of another architecture than this machine's."""
+        from edgemill.targets.provenance import architecture
+
+        return self.llvm is not None and architecture(self.arch) != architecture(platform.machine())
 
     @property
     def toolchains(self) -> tuple[str, ...]:

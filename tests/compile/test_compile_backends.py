@@ -10,7 +10,7 @@ from edgemill.artifact import digest_path
 from edgemill.compile import CompileSettings
 from edgemill.compile import litert as litert_body
 from edgemill.compile import onnxruntime as ort_body
-from edgemill.compile.onnx_graph import edge_quantization, float_nodes, unfused_pairs
+from edgemill.compile.onnx_graph import edge_quantization, float_nodes, opset_of, unfused_pairs
 from edgemill.compile.verify import compare
 from edgemill.errors import DataError, ToolchainError
 from edgemill.recipe import Scheme
@@ -20,6 +20,17 @@ from tests.runtimes import models
 
 X86, ARM, ANDROID = (load_target(name) for name in ("x86-64-vnni", "raspberry-pi-5", "android-arm64"))
 BODIES = {"onnxruntime": ort_body.run, "litert": litert_body.run}
+
+
+def young_operator(path, name):
+    """Gemm and an operator that came with opset 24."""
+    inputs = {"Swish": ["h"], "TensorScatter": ["h", "h"]}[name]
+    model = onnx.load(models.dense_onnx(path, opset=24, ir_version=11))
+    (gemm,) = model.graph.node
+    gemm.output[0] = "h"
+    model.graph.node.append(helper.make_node(name, inputs, ["y"]))
+    onnx.save(model, path)
+    return path
 
 
 def compiled(tmp_path, target, path, scheme, x):
@@ -145,11 +156,23 @@ class OnnxRuntimeContract(CompileContract):
             assert any("half" in reason for reason in outputs.facts["level_reasons"])
             assert outputs.facts["op_counts"]["Cast"] == 2
 
-    def test_newer_opset_than_the_oldest_runtime_is_refused(self, tmp_path):
+    def test_newer_opset_than_the_oldest_runtime_reads_is_lowered(self, tmp_path):
         path = models.dense_onnx(tmp_path / "new.onnx", opset=self.target.opset + 1)
+        outputs = compiled(tmp_path, self.target, path, None, models.inputs(5))
+        assert opset_of(onnx.load(outputs.files["model"].path)) <= self.target.opset
+        assert outputs.facts["adapted"] == [f"opset {self.target.opset + 1} lowered to {self.target.opset}"]
+
+    def test_operators_younger_than_the_oldest_runtime_are_replaced(self, tmp_path):
+        path = young_operator(tmp_path / "young.onnx", "Swish")
+        outputs = compiled(tmp_path, self.target, path, None, models.inputs(5))
+        assert "Swish" not in outputs.facts["op_counts"]
+        assert "Swish" in outputs.facts["adapted"][0]
+
+    def test_operators_without_an_older_form_are_named(self, tmp_path):
+        path = young_operator(tmp_path / "young.onnx", "TensorScatter")
         with pytest.raises(ToolchainError) as error:
             compiled(tmp_path, self.target, path, None, models.inputs(5))
-        assert str(self.target.opset + 1) in error.value.got
+        assert "TensorScatter" in error.value.got
         assert str(self.target.opset) in error.value.expected
 
     def test_newer_ir_version_is_lowered(self, tmp_path):

@@ -28,8 +28,7 @@ class TestCatalog:
         assert len(set(target.formats)) == len(target.formats)
 
     def test_onnx_targets_say_what_their_oldest_runtime_reads(self, target):
-        assert (target.opset is None) == (target.ir_version is None)
-        assert target.opset is not None or target.backend != "onnxruntime"
+        assert target.backend != "onnxruntime" or None not in (target.opset, target.ir_version)
 
     def test_architecture_is_a_machine_name(self, target):
         assert target.arch == architecture(target.arch)
@@ -77,7 +76,7 @@ class TestCatalog:
         assert not set(target.cpu.any_of) & set(target.cpu.none_of)
 
     def test_the_emulator_runs_the_targets_programs(self, target):
-        assert target.emulation is None or target.emulation.arch == architecture(target.arch)
+        assert target.emulation is None or architecture(target.arch).startswith(target.emulation.arch)
 
 
 def test_default_targets_exist():
