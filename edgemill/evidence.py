@@ -37,6 +37,18 @@ class Arithmetic(Frozen):
         return tuple(filter(None, (self.note, *self.cures)))
 
 
+class VersionRange(Frozen):
+    """Whether the file answers alike in the oldest and the newest runtime of its target's range."""
+
+    runtime: str
+    oldest: str = Field(description="version in which it was run, or where the range begins if it was not")
+    newest: str = Field(description="version of the runtime that answered the gate's samples")
+    compared: int = Field(default=0, ge=0, description="samples that both answered; 0: the range is not proven")
+    agreement: FiniteFloat | None = Field(default=None, ge=0, le=1, description="share of samples with equal argmax")
+    max_difference: FiniteFloat | None = Field(default=None, ge=0, description="relative to the range of the answers")
+    missing: str = Field(default="", description="what is missing to prove it; empty where it is proven")
+
+
 class Span(Frozen):
     """Medians over a part of a sustained run; None where nothing tells."""
 

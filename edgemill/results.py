@@ -11,7 +11,7 @@ from edgemill.artifact import Artifact
 from edgemill.benchmark.figures import UNTIMED
 from edgemill.candidate import FP32, Model, candidate_name
 from edgemill.errors import EdgemillError, ToolchainError
-from edgemill.evidence import Arithmetic, BatchFigure, DeviceFigures, SlowCause
+from edgemill.evidence import Arithmetic, BatchFigure, DeviceFigures, SlowCause, VersionRange
 from edgemill.recipe import Budget, Scheme
 from edgemill.select import Measured, gate_order, is_telling, outcome, screen
 from edgemill.store import StepRecord
@@ -37,6 +37,7 @@ class Attempt:
         screened: comparison with the checkpoint on validation data.
         explained: why it is not faster, from the runtime's profile.
         arithmetic: in which arithmetic its answers are computed, and what was done for it.
+        versions: whether the oldest runtime of the target answers alike.
         failure: why it went no further.
     """
 
@@ -50,6 +51,7 @@ class Attempt:
     measured: StepRecord | None = None
     explained: StepRecord | None = None
     arithmetic: Arithmetic | None = None
+    versions: VersionRange | None = None
     failure: EdgemillError | None = None
 
     @property
@@ -287,6 +289,7 @@ def _variant(attempt: Attempt, facts: GateFacts | None, status: Status, reason: 
         checks=() if facts is None else facts.checks,
         groups=() if facts is None else facts.groups,
         arithmetic=attempt.arithmetic,
+        versions=attempt.versions,
         slow_because=_causes(attempt),
         status=status,
         reason=reason,

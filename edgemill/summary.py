@@ -14,7 +14,7 @@ from pydantic import AwareDatetime, Field, FiniteFloat, NonNegativeInt, computed
 
 from edgemill.artifact import Frozen, Signature
 from edgemill.benchmark.speed import SpeedVerdict, speed_verdict
-from edgemill.evidence import Arithmetic, BatchFigure, DeviceFigures, SlowCause, SustainedRun
+from edgemill.evidence import Arithmetic, BatchFigure, DeviceFigures, SlowCause, SustainedRun, VersionRange
 from edgemill.recipe import Budget, Task
 from edgemill.search.record import SearchRecord
 from edgemill.validate.verdict import Decision, Group, Verdict
@@ -157,6 +157,7 @@ class VariantResult(_Result):
     checks: tuple[Verdict, ...] = Field(default=(), description="every declared check on test data, the main one first")
     groups: tuple[Group, ...] = Field(default=(), description="classes and slices, each on its own")
     arithmetic: Arithmetic | None = Field(default=None, description="in which its answers were computed")
+    versions: VersionRange | None = Field(default=None, description="whether older runtimes answer alike")
     slow_because: tuple[SlowCause, ...] = Field(default=(), description="where it is not faster than the baseline")
     status: Status
     reason: str = Field(default="", description="why, one sentence; never empty unless selected or passed")

@@ -11,6 +11,7 @@ from edgemill.evidence import DeviceFigures
 from edgemill.recipe import Recipe
 from edgemill.results import Attempt
 from tasks.benchmark import benchmark, explain, figures
+from tasks.validate import in_oldest_runtime
 
 
 def measure(attempt: Attempt, checkpoint: Model, recipe: Recipe, data: Artifact, *, in_any_case: bool = False) -> None:
@@ -23,6 +24,9 @@ def measure(attempt: Attempt, checkpoint: Model, recipe: Recipe, data: Artifact,
         return
     onnx = checkpoint.files["onnx"]
     try:
+        attempt.versions = in_oldest_runtime(
+            attempt.file, attempt.target, attempt.scheme, recipe, data, attempt.subject
+        )
         if attempt.target.timed:
             attempt.measured = benchmark(attempt.file, onnx, attempt.target, recipe, data, attempt.subject)
         elif attempt.compiled is not None:

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, FiniteFloat, NonNegativeInt, model_validator
 
 from edgemill.artifact import Frozen, Signature
-from edgemill.evidence import Arithmetic
+from edgemill.evidence import Arithmetic, VersionRange
 from edgemill.recipe import Preprocess, Task
 from edgemill.summary import DIGEST, Profile
 from edgemill.targets.spec import RuntimeSpec
@@ -31,6 +31,7 @@ class BundledVariant(Frozen):
     verdict: Verdict
     checks: tuple[Verdict, ...] = Field(default=(), description="every check that it passed, the main one first")
     arithmetic: Arithmetic | None = Field(default=None, description="in which its answers were judged")
+    versions: VersionRange | None = Field(default=None, description="whether older runtimes answer alike")
     accuracy: FiniteFloat
 
     @model_validator(mode="after")

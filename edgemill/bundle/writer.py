@@ -25,6 +25,8 @@ SUFFIXES = {
     "tvm": ".so",
     "rknn": ".rknn",
     "openvino": "",
+    "ort": "",
+    "qnn": "",
     "ncnn": "",
     "c": "",
 }
@@ -147,6 +149,7 @@ def _bundled(variant: VariantResult) -> BundledVariant:
         verdict=variant.verdict,
         checks=variant.checks,
         arithmetic=variant.arithmetic,
+        versions=variant.versions,
         accuracy=variant.accuracy,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from edgemill.evidence import VersionRange
 from edgemill.recipe import Task
 from edgemill.search.record import SearchRecord
 from edgemill.select import is_telling
@@ -133,6 +134,16 @@ def share_text(value: float | None) -> str:
 def has_foreign_arithmetic(target: TargetResult) -> bool:
     """Whether answers of some variant were not, or not only, computed natively."""
     return any(item.arithmetic is not None and item.arithmetic.is_notable for item in target.variants)
+
+
+def versions_text(found: VersionRange | None) -> str:
+    """Whether the range of runtime versions is proven, one sentence; empty where there is nothing to prove."""
+    if found is None:
+        return ""
+    if found.missing:
+        return f"{found.runtime} {found.oldest} to {found.newest}: not proven, {found.missing}"
+    same = "" if found.agreement is None else f", {share_text(found.agreement)} with the same answer"
+    return f"{found.runtime} {found.oldest} and {found.newest} both ran it on {found.compared} samples{same}"
 
 
 def duration_text(seconds: float) -> str:

@@ -103,6 +103,8 @@ def _evidence(target: TargetResult) -> list[str]:
             lines.append(
                 f"- {name} answers {_cell(variant.arithmetic.source)}{': ' if remarks else ''}{_cell(remarks)}"
             )
+        if variant.versions is not None:
+            lines.append(f"- {name} {_cell(figures.versions_text(variant.versions))}")
         lines += [f"- {name} not faster: {_cell(cause.title)}. {_cell(cause.text)}" for cause in variant.slow_because]
     return ["", *lines] if lines else []
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from packaging.version import InvalidVersion, Version
 
-from edgemill.emulate.machine import emulation_lacks, how_executed
+from edgemill.emulate.machine import emulation_lacks, how_executed, target_lacks
 from edgemill.targets.catalog import load_target, target_names
 from edgemill.targets.provenance import difference, provenance
 from edgemill.targets.spec import By, Target
@@ -31,6 +31,8 @@ def blockers(target: Target) -> list[str]:
         missing.append(f"{target.cross.compiler} is not installed: apt-get install {' '.join(target.cross.packages)}")
     if target.execution.by is By.PROGRAM and target.emulation is not None and difference(target, platform.machine()):
         missing += emulation_lacks(target.emulation, sysroot=False)
+    if target.execution.by is By.RUNTIME and target.is_foreign_code:
+        missing += target_lacks(target)  # the host cannot stand in
     return missing
 
 
@@ -41,11 +43,14 @@ def capability(target: Target) -> list[str]:
     sysroot, without which the host answers as a proxy.
     """
     missing = blockers(target)
+    if target.oldest is not None and (lacks := installed(target.oldest).lacks):
+        missing.append(f"the version range is not proven: {lacks}")
     emulated = target.emulation is not None and target.execution.by is not By.PROGRAM
     if emulated and target.emulation is not None and difference(target, platform.machine()):
         missing += [
             f"answers are not validated in the target's own arithmetic: {lack}"
-            for lack in emulation_lacks(target.emulation)
+            for lack in target_lacks(target)
+            if lack not in missing
         ]
     return missing
 

@@ -207,6 +207,7 @@ class Target(Frozen):
     arch: str = Field(description="machine name as platform.machine() gives it, e.g. x86_64, aarch64")
     runtime: RuntimeSpec
     execution: Execution = Execution()
+    oldest: str | None = Field(None, description="toolchain with the runtime's oldest version, to prove the range")
     formats: tuple[str, ...] = Field(
         min_length=1, description="number formats that the target runs: fp32, fp16, int8_static, ..."
     )

@@ -7,11 +7,22 @@ from pydantic import Field
 from edgemill.artifact import Frozen
 from edgemill.data.dataset import SplitName
 from edgemill.emulate.machine import Machine
-from edgemill.recipe import Budget, Gates, Task
+from edgemill.recipe import Budget, Gates, Scheme, Task
 from edgemill.step import Step
 from edgemill.validate.verdict import Decision, GateFacts, Verdict
 
-__all__ = ["GATE", "PREDICT", "SCREEN", "Decision", "GateFacts", "GateSettings", "PredictSettings", "Verdict"]
+__all__ = [
+    "GATE",
+    "OLDEST",
+    "PREDICT",
+    "SCREEN",
+    "Decision",
+    "GateFacts",
+    "GateSettings",
+    "OldestSettings",
+    "PredictSettings",
+    "Verdict",
+]
 
 PREDICT = Step(
     name="validate.predict",
@@ -39,6 +50,24 @@ GATE = Step(
     time_limit_s=1800.0,
 )
 """inputs: variant, baseline (predictions on one split), data; settings: GateSettings; facts: GateFacts."""
+
+
+OLDEST = Step(
+    name="validate.oldest",
+    version=1,
+    body="edgemill.validate.oldest:run",
+    tools=("onnxruntime", "ai-edge-litert", "numpy"),
+    time_limit_s=600.0,
+)
+"""inputs: model, data, predictions (of the newest runtime); settings: OldestSettings; facts only, no file."""
+
+
+class OldestSettings(Frozen):
+    """Settings of `validate.oldest`."""
+
+    split: SplitName = Field(default=SplitName.VALIDATION, description="split of the predictions")
+    scheme: Scheme | None = Field(default=None, description="number format of the model; decides what counts as equal")
+    samples: int = Field(default=500, gt=0, description="first samples of the split that are compared")
 
 
 class PredictSettings(Frozen):
