@@ -38,6 +38,7 @@ class Attempt:
         explained: why it is not faster, from the runtime's profile.
         arithmetic: in which arithmetic its answers are computed, and what was done for it.
         versions: whether the oldest runtime of the target answers alike.
+        too_big: why it does not fit on the device, where that is known before it answers.
         failure: why it went no further.
     """
 
@@ -52,6 +53,7 @@ class Attempt:
     explained: StepRecord | None = None
     arithmetic: Arithmetic | None = None
     versions: VersionRange | None = None
+    too_big: str | None = None
     failure: EdgemillError | None = None
 
     @property
@@ -129,7 +131,9 @@ def judge(
             target=target.name,
             title=target.title,
             variants=tuple(map(_ungated, attempts)),
-            failure="no candidate could be measured",
+            failure="no candidate fits the device"
+            if any(attempt.too_big for attempt in attempts)
+            else "no candidate could be measured",
         )
     baseline = _baseline_profile([attempt.measured for attempt in measured.values() if attempt.measured])
     candidates = [_measured(attempt) for attempt in measured.values()]
@@ -152,7 +156,7 @@ def judge(
         if name in dropped:
             return _variant(attempt, None, Status.DROPPED, dropped[name])
         if name not in verdicts:
-            return _ungated(attempt)
+            return _ungated(attempt, [item.name for item in kept])
         verdict = verdicts[name]
         if verdict.passed:
             status = Status.SELECTED if chosen is not None and chosen.name == name else Status.PASSED
@@ -182,7 +186,10 @@ def _gate(record: StepRecord) -> GateFacts:
     return GateFacts.model_validate(record.facts)
 
 
-def _ungated(attempt: Attempt) -> VariantResult:
+def _ungated(attempt: Attempt, fitting: Sequence[str] = ()) -> VariantResult:
+    if attempt.too_big is not None:
+        others = f"; {', '.join(fitting)} would fit" if fitting else "; no candidate fits"
+        return _variant(attempt, None, Status.DROPPED, attempt.too_big + others)
     if attempt.failure is not None:
         return _variant(attempt, None, Status.FAILED, str(attempt.failure).replace("\n  ", "; "))
     if attempt.screened is None:

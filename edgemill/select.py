@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edgemill.errors import InvariantError
+from edgemill.evidence import DeviceFigures
 from edgemill.summary import Interval, Profile
 from edgemill.targets.spec import Limits
 from edgemill.validate.verdict import Decision, Verdict
@@ -144,16 +145,11 @@ def _why_not(variant: Measured, baseline: Profile, limits: Limits) -> str | None
 
 
 def _over_limit(profile: Profile, limits: Limits) -> str | None:
-    times_count = origin(profile) in _MEASURED
+    time = profile.latency_p95_ms or profile.latency_p50_ms
     checks = (
         ("flash", "bytes", limits.flash_bytes, profile.flash_bytes),
         ("RAM", "bytes", limits.ram_bytes, profile.ram_bytes),
-        (
-            "latency",
-            "ms",
-            limits.latency_ms,
-            (profile.latency_p95_ms or profile.latency_p50_ms) if times_count else None,
-        ),
+        ("latency", "ms", limits.latency_ms, time if origin(profile) in _MEASURED else None),
     )
     for what, unit, limit, figure in checks:
         if limit is None:
@@ -161,7 +157,24 @@ def _over_limit(profile: Profile, limits: Limits) -> str | None:
         if figure is None:
             return f"the target's {what} limit of {limit:,} {unit} cannot be shown from {profile.source} figures"
         if figure > limit:
-            return f"{what}: {figure:,.6g} {unit}, the target's limit is {limit:,.6g} {unit}"
+            return over(what, figure, limit, unit)
+    return None
+
+
+def over(what: str, figure: float, limit: float, unit: str) -> str:
+    """By how much a figure is over a limit, in words."""
+    shown, excess, allowed = (
+        f"{value:,.0f}" if unit == "bytes" else f"{value:,.4g}" for value in (figure, figure - limit, limit)
+    )
+    return f"{what}: {shown} {unit} are {excess} over the target's limit of {allowed}"
+
+
+def does_not_fit(device: DeviceFigures, limits: Limits) -> str | None:
+    """Why a compiled model does not fit on a device, by what its tools say; None where it does, or nobody knows yet."""
+    checks = (("flash", limits.flash_bytes, device.flash_bytes), ("RAM", limits.ram_bytes, device.ram_bytes))
+    for what, limit, figure in checks:
+        if limit is not None and figure is not None and figure > limit:
+            return over(what, figure, limit, "bytes")
     return None
 
 

@@ -10,8 +10,10 @@ from edgemill.data import SplitName
 from edgemill.emulate.cure import Cure, cured, cures, evidence, treat
 from edgemill.emulate.machine import how_executed, screened_on
 from edgemill.errors import EdgemillError, ToolchainError
+from edgemill.evidence import DeviceFigures
 from edgemill.recipe import Scheme
 from edgemill.results import Attempt, answering
+from edgemill.select import does_not_fit
 from edgemill.store import StepRecord
 from edgemill.targets.provenance import NATIVE
 from edgemill.targets.spec import By
@@ -79,7 +81,9 @@ def _make_for_target(site: Site, attempt: Attempt, route: Route) -> None:
         made, found = treatment.made, treatment.divergence
         attempt.arithmetic = evidence(machine, treatment)
     attempt.quantized, attempt.compiled = made.quantized, made.compiled
-    if target.execution.by is By.NOTHING:
+    if (device := made.compiled.facts.get("device")) is not None:
+        attempt.too_big = does_not_fit(DeviceFigures.model_validate(device), target.limits)
+    if attempt.too_big is not None or target.execution.by is By.NOTHING:
         return
     attempt.screened = screen(made, found)
 

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgemill.errors import InvariantError
+from edgemill.evidence import DeviceFigures
 from edgemill.recipe import Budget
-from edgemill.select import Measured, choose, gate_order, outcome, pareto_front, screen
+from edgemill.select import Measured, choose, does_not_fit, gate_order, outcome, pareto_front, screen
 from edgemill.summary import Interval, Profile
 from edgemill.targets.spec import Limits
 from edgemill.validate.decide import failed
@@ -141,6 +142,37 @@ def test_limits_of_the_target(limits, source, word):
     assert word in dropped["v"]
     roomy = Limits(flash_bytes=1000, ram_bytes=1000, latency_ms=0.2)
     assert screen([measured("v", figures=profile(0.4, 500))], BASELINE, roomy)[0]
+
+
+@pytest.mark.parametrize(
+    ("limits", "told"),
+    [
+        (Limits(), None),
+        (Limits(flash_bytes=5_000, ram_bytes=2_000), None),
+        (Limits(flash_bytes=4_000), "flash: 5,000 bytes are 1,000 over the target's limit of 4,000"),
+        (Limits(ram_bytes=1_500_000), None),
+        (Limits(ram_bytes=1_500), "RAM: 2,000 bytes are 500 over the target's limit of 1,500"),
+    ],
+)
+def test_what_does_not_fit_says_by_how_much(limits, told):
+    device = DeviceFigures(source="linked:gcc", flash_bytes=5_000, ram_bytes=2_000)
+    assert does_not_fit(device, limits) == told
+    assert does_not_fit(DeviceFigures(source="simulated:x"), limits) is None
+
+
+def test_figures_of_the_devices_tools_count_before_those_of_this_machine():
+    device = DeviceFigures(source="simulated:vela", latency_ms=0.1, flash_bytes=100, ram_bytes=50)
+    figures = profile(None, 500, latency_p50_ms=0.1, source="simulated:vela").model_copy(update={"device": device})
+    fits = Limits(flash_bytes=100, ram_bytes=50, latency_ms=0.1)
+    assert screen([measured("v", figures=figures)], BASELINE, fits)[0]
+    _, dropped = screen([measured("v", figures=figures)], BASELINE, Limits(ram_bytes=49))
+    assert "50 bytes are 1 over" in dropped["v"]
+
+
+def test_without_any_time_the_smaller_file_is_kept():
+    device = DeviceFigures(source="linked:gcc", flash_bytes=100, ram_bytes=50)
+    figures = profile(None, 300, latency_p50_ms=None, source="untimed").model_copy(update={"device": device})
+    assert [v.name for v in screen([measured("v", figures=figures)], BASELINE)[0]] == ["v"]
 
 
 def test_dominated_variant_names_the_better_one():
