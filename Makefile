@@ -7,7 +7,7 @@ LOCK := requirements/dev.lock
 # without bytecode every start of Prefect, MLflow or TensorFlow would compile it anew
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: run up test test-slow lint bench lock setup clean
+.PHONY: run up test test-slow lint bench lock lock-toolchains setup clean
 .DEFAULT_GOAL := run
 
 run: setup            ## compress the digits example for all targets
@@ -17,10 +17,10 @@ up: setup             ## Prefect and MLflow servers with the deployments served;
 	$(BIN)/edgemill up
 
 test: setup           ## the fast tests
-	$(BIN)/python -m pytest tests -m "not slow"
+	$(BIN)/python -m pytest tests -rs -m "not slow"
 
 test-slow: setup      ## browser, kill and full-flow tests
-	$(BIN)/python -m pytest tests -m slow
+	$(BIN)/python -m pytest tests -rs -m slow
 
 lint: setup
 	$(BIN)/ruff check .
@@ -36,6 +36,12 @@ bench: setup          ## the quick form of every benchmark
 lock: $(UV)           ## resolve the dependencies anew
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-emit-find-links --upgrade --extra pipeline --extra dev pyproject.toml -o $(LOCK)
+
+LOCKS := edgemill/toolchains/locks
+lock-toolchains: $(UV) ## resolve every toolchain anew from its NAME.in
+	cd $(LOCKS) && for file in *.in; do $(CURDIR)/$(UV) pip compile --quiet --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-emit-find-links --upgrade --override overrides.txt \
+	  $$file -o $${file%.in}.lock || exit 1; done
 
 setup: $(VENV)/.ready
 

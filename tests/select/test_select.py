@@ -162,7 +162,8 @@ def test_what_does_not_fit_says_by_how_much(limits, told):
 
 def test_figures_of_the_devices_tools_count_before_those_of_this_machine():
     device = DeviceFigures(source="simulated:vela", latency_ms=0.1, flash_bytes=100, ram_bytes=50)
-    figures = profile(None, 500, latency_p50_ms=0.1, source="simulated:vela").model_copy(update={"device": device})
+    times = {"latency_p50_ms": 0.1, "latency_p95_ms": None, "source": "simulated:vela"}
+    figures = profile(None, 500, **times).model_copy(update={"device": device})
     fits = Limits(flash_bytes=100, ram_bytes=50, latency_ms=0.1)
     assert screen([measured("v", figures=figures)], BASELINE, fits)[0]
     _, dropped = screen([measured("v", figures=figures)], BASELINE, Limits(ram_bytes=49))
