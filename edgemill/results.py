@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgemill.artifact import Artifact
-from edgemill.benchmark.figures import UNTIMED
 from edgemill.candidate import FP32, Model, candidate_name
 from edgemill.errors import EdgemillError, ToolchainError
 from edgemill.evidence import Arithmetic, BatchFigure, DeviceFigures, SlowCause, VersionRange
@@ -244,7 +243,7 @@ def _baseline_profile(records: Sequence[StepRecord]) -> Profile:
             size_bytes=first["baseline_size_bytes"],
             compressed_bytes=first["baseline_compressed_bytes"],
             transfer_bytes=first["baseline_transfer_bytes"],
-            source=UNTIMED,
+            source=first["source"],
         )
     return Profile(
         size_bytes=first["baseline_size_bytes"],

@@ -15,7 +15,7 @@ from edgemill.summary import Profile, Summary, TargetResult, VariantResult
 FEWEST = 4
 """Targets from which on the matrix says more than the cards."""
 
-_NAME, _VERDICT, _SOURCE = 250, 120, 300
+_NAME, _VERDICT, _SOURCE = 220, 120, 380
 _COLOURS = {"PASS": "--passed", "FAIL": "--failed", "INCONCLUSIVE": "--inconclusive"}
 
 
@@ -60,7 +60,7 @@ def _columns(task: Task) -> tuple[_Column, ...]:
         _Column(score_name(task), score, lambda value: score_text(value, task), bars=False),
         _Column("flash, bytes", lambda _, profile: profile.flash_bytes, bytes_text),
         _Column("RAM", lambda _, profile: profile.ram_bytes, bytes_text),
-        _Column("time of one answer", lambda _, profile: profile.latency_p50_ms, time_text),
+        _Column("one answer", lambda _, profile: profile.latency_p50_ms, time_text),
         _Column("cycles", lambda _, profile: profile.device.cycles if profile.device else None, _cycles),
     )
 
@@ -107,6 +107,6 @@ def _row(
     device = variant.profile.device
     sources = [variant.arithmetic.source] if variant.arithmetic else []
     sources.append(device.source if device else variant.profile.source)
-    out.append(text(lefts[-1], line, cut("; ".join(dict.fromkeys(sources)), 46), "--muted"))
+    out.append(text(lefts[-1], line, cut("; ".join(dict.fromkeys(sources)), 56), "--muted"))
     tip = f"{target.target}: {variant.candidate}, {variant.status}{': ' + variant.reason if variant.reason else ''}"
     return f"<g><title>{escape(tip)}</title>{''.join(out)}</g>"

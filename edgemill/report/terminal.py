@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgemill.report import figures
-from edgemill.summary import Status, Summary, TargetResult, VariantResult
+from edgemill.summary import Profile, Status, Summary, TargetResult, VariantResult
 from edgemill.validate.verdict import Decision
 
 _VERDICT_STYLES = {Decision.PASS: "bold green", Decision.FAIL: "bold red", Decision.INCONCLUSIVE: "bold yellow"}
@@ -76,7 +76,7 @@ def _table(target: TargetResult, summary: Summary) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
     for name in ("candidate", "verdict"):
         table.add_column(name, no_wrap=True)
-    for name in (figures.score_name(task), "drop", "p50", "ratio", "gzip"):
+    for name in (figures.score_name(task), "drop", "p50", "RAM" if _on_device(target) else "ratio", "gzip"):
         table.add_column(name, justify="right", no_wrap=True)
     if target.baseline is not None:
         profile = target.baseline.profile
@@ -86,7 +86,7 @@ def _table(target: TargetResult, summary: Summary) -> Table:
             figures.score_text(target.baseline.accuracy, task),
             "",
             figures.time_text(profile.latency_p50_ms),
-            "1",
+            "" if _on_device(target) else "1",
             figures.bytes_text(profile.compressed_bytes),
             style="dim",
         )
@@ -97,13 +97,24 @@ def _table(target: TargetResult, summary: Summary) -> Table:
 
 def _cells(variant: VariantResult, summary: Summary) -> list[RenderableType]:
     task, profile = summary.task, variant.profile
-    ratio = profile.latency_ratio if profile else None
     return [
         Text(variant.candidate),
         Text(str(variant.status), style=_STATUS_STYLES[variant.status]),
         figures.score_text(variant.accuracy, task),
         figures.bound_text(variant.drop_check, task),
         figures.time_text(profile.latency_p50_ms) if profile else figures.NONE,
-        f"{ratio.estimate:.3f}" if ratio else figures.NONE,
+        _ratio_or_ram(profile),
         figures.bytes_text(profile.compressed_bytes) if profile else figures.NONE,
     ]
+
+
+def _on_device(target: TargetResult) -> bool:
+    """Whether the figures are those of a device's own tools."""
+    return any(variant.profile is not None and variant.profile.device is not None for variant in target.variants)
+
+
+def _ratio_or_ram(profile: Profile | None) -> str:
+    if profile is not None and profile.device is not None:
+        return figures.bytes_text(profile.ram_bytes)
+    ratio = profile.latency_ratio if profile is not None else None
+    return f"{ratio.estimate:.3f}" if ratio else figures.NONE
