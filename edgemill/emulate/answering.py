@@ -14,6 +14,7 @@ from edgemill.emulate.executor import Guest, guest_of
 from edgemill.emulate.kernels import open_kernels
 from edgemill.emulate.machine import Kernels, Machine
 from edgemill.emulate.trace import Tensors, trace
+from edgemill.runtimes.program import open_program
 
 _FIRST_CHUNK = 4
 _AIM_S = 4.0
@@ -57,7 +58,7 @@ def open_on(machine: Machine, path: Path, kind: str, threads: int = 1) -> Answer
     Args:
         machine: see `how_executed`.
         path: the file.
-        kind: onnx or tflite.
+        kind: of the file, e.g. onnx, tflite or program.
         threads: of one inference.
 
     Raises:
@@ -65,6 +66,8 @@ def open_on(machine: Machine, path: Path, kind: str, threads: int = 1) -> Answer
     """
     exact = machine.kernels is Kernels.EXACT
     emulation = machine.emulation
+    if kind == "program":
+        return open_program(path, emulation)
     if emulation is None:
         return open_kernels(path, kind, exact, threads)
     return EmulatedModel(lambda: guest_of(emulation), path, kind, exact, threads)

@@ -27,6 +27,9 @@ class Host(Frozen):
     emulators: dict[str, str] = Field({}, description="version by name of every emulator that is installed")
     sysroots: dict[str, str] = Field({}, description="digest by architecture of every sysroot that can be used")
     unusable: dict[str, str] = Field({}, description="why by architecture a sysroot that is there cannot be used")
+    distributions: dict[str, dict[str, str]] = Field(
+        {}, description="version by name of the Python distributions in every sysroot that can be used"
+    )
 
     @property
     def identity(self) -> str:
@@ -36,13 +39,14 @@ class Host(Frozen):
 
 def this_host() -> Host:
     """Look at this machine."""
-    sysroots, unusable = {}, {}
+    sysroots, unusable, distributions = {}, {}, {}
     for arch in ARCHITECTURES:
         found = read_sysroot(arch)
         if found is not None and found.stale:
             unusable[arch] = found.stale
         elif found is not None:
             sysroots[arch] = found.digest
+            distributions[arch] = {} if found.manifest is None else found.manifest.wheels
     versions = {name: emulator_version(path) for name in EMULATORS if (path := shutil.which(name))}
     return Host(
         arch=architecture(platform.machine()),
@@ -50,6 +54,7 @@ def this_host() -> Host:
         emulators={name: version for name, version in versions.items() if version},
         sysroots=sysroots,
         unusable=unusable,
+        distributions=distributions,
     )
 
 

@@ -25,6 +25,7 @@ from edgemill.artifact import Frozen
 from edgemill.emulate.host import Host, this_host
 from edgemill.targets.provenance import NATIVE, architecture, difference
 from edgemill.targets.spec import By, Emulation, Target
+from edgemill.toolchains import load_toolchain
 
 UNEXECUTED = "unexecuted"
 
@@ -77,21 +78,32 @@ def how_executed(target: Target, host: Host | None = None) -> Machine:
     emulation, sysroot = target.emulation, execution.by is not By.PROGRAM
     if emulation is None:
         lack = f"no emulator has the CPU of {target.name}"
-    elif lacks := emulation_lacks(emulation, host, sysroot=sysroot):
+    elif lacks := target_lacks(target, host):
         lack = "; ".join(lacks)
     else:
-        return Machine(
-            source=f"emulated:{emulation.emulator}",
-            identity=_emulated_identity(emulation, host, sysroot),
-            emulation=emulation,
-            reason=why,
-        )
+        return _emulated(emulation, host, sysroot, why)
     return Machine(
         source=f"proxy:{architecture(host.arch)}-host",
         identity=host.identity,
         toolchain=execution.toolchain,
         kernels=exact_kernels(host),
         reason=f"{why}; {lack}",
+    )
+
+
+def _emulated(emulation: Emulation, host: Host, sysroot: bool, why: str) -> Machine:
+    identity = _emulated_identity(emulation, host, sysroot)
+    if emulation.probe is None:
+        return Machine(source=f"emulated:{emulation.emulator}", identity=identity, emulation=emulation, reason=why)
+    twin = (
+        f"it and {emulation.emulator} gave the same answers to the first {emulation.probe} samples of a split, "
+        "and the same source compiled for this machine answered the others"
+    )
+    return Machine(
+        source=f"probed:{emulation.emulator}",
+        identity=f"{host.identity}; {identity}, {emulation.probe} samples",
+        emulation=emulation,
+        reason=f"{why}; {twin}",
     )
 
 
@@ -154,6 +166,28 @@ def emulation_lacks(emulation: Emulation, host: Host | None = None, *, sysroot: 
         why = host.unusable.get(emulation.arch, f"there is no sysroot of {emulation.arch}")
         lacks.append(f"{why}: edgemill sysroot {emulation.arch}")
     return lacks
+
+
+def target_lacks(target: Target, host: Host | None = None) -> list[str]:
+    """What is missing here to emulate a target, as `emulation_lacks`, and its own runtime in the sysroot.
+
+    Args:
+        target: the device class; without an emulation nothing is missing.
+        host: what is here; None: look.
+    """
+    host, emulation, execution = host or this_host(), target.emulation, target.execution
+    if emulation is None:
+        return []
+    lacks = emulation_lacks(emulation, host, sysroot=execution.by is not By.PROGRAM)
+    if execution.toolchain is None or execution.by is not By.RUNTIME or emulation.arch not in host.sysroots:
+        return lacks
+    wanted = load_toolchain(execution.toolchain).versions((target.runtime.name,)).get(target.runtime.name, "")
+    if host.distributions.get(emulation.arch, {}).get(target.runtime.name) == wanted:
+        return lacks
+    return [
+        *lacks,
+        f"the sysroot of {emulation.arch} is without {target.runtime.name} {wanted}: edgemill sysroot {emulation.arch}",
+    ]
 
 
 def _emulated_identity(emulation: Emulation, host: Host, sysroot: bool) -> str:

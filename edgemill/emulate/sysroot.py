@@ -47,7 +47,7 @@ def build_sysroot(arch: str, report: Report, mirror: str | None = None, folder: 
         place.mkdir(parents=True, exist_ok=True)
         with _lock(place / f".{arch}.lock", report):
             found = read_sysroot(arch, place)
-            if found is not None and not found.stale:
+            if found is not None and not found.stale and _complete(found):
                 report(1.0, f"{found.folder} is there already")
                 return found
             return _build(arch, place, report, mirror)
@@ -66,7 +66,7 @@ def _build(arch: str, place: Path, report: Report, mirror: str | None) -> Sysroo
         packages = debian.fetch(ARCHITECTURES[arch], work, mirror or debian.own_mirror())
         report(0.35, "unpacking them")
         hashes = debian.unpack(packages, made / "root")
-        report(0.45, f"fetching {len(wheels.DISTRIBUTIONS)} Python distributions")
+        report(0.45, "fetching Python distributions")
         versions, checked = wheels.install(arch, made / "site", work)
         manifest = Manifest(
             format=FORMAT,
@@ -90,6 +90,11 @@ def _build(arch: str, place: Path, report: Report, mirror: str | None) -> Sysroo
         made.rename(final)
     report(1.0, f"{final} is ready")
     return Sysroot(final, manifest)
+
+
+def _complete(found: Sysroot) -> bool:
+    """Whether a sysroot has what every target needs; one that was built earlier may serve some of them only."""
+    return found.manifest is not None and wheels.complete(found.manifest.wheels)
 
 
 def _require_emulator(arch: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from edgemill.emulate.debian import PYTHON
 from edgemill.errors import ToolchainError
+from edgemill.toolchains import load_toolchain
 
 DISTRIBUTIONS = (
     *("numpy", "onnxruntime", "ai-edge-litert", "flatbuffers", "packaging", "protobuf", "backports-strenum"),
@@ -18,13 +19,16 @@ DISTRIBUTIONS = (
 )
 """What the guest imports: numpy, pydantic, the runtimes, and what these cannot be imported without."""
 
+FROM_TOOLCHAINS = {"ncnn": ("ncnn",), "iree": ("iree-base-runtime", "ml-dtypes")}
+"""By toolchain, what the guest imports of it, in the version of its lock file."""
+
 _CHECKOUT = Path(__file__).resolve().parents[2]
 _LOCK = _CHECKOUT / "requirements" / "dev.lock"
 _LIMIT_S = 900
 
 
 def install(architecture: str, site: Path, work: Path) -> tuple[dict[str, str], bool]:
-    """Install `DISTRIBUTIONS` into a folder; nothing of them is run.
+    """Install `DISTRIBUTIONS` and `FROM_TOOLCHAINS` into a folder; nothing of them is run.
 
     Hashes come from the lock file of the checkout. Without one, or where something else is installed
     than it names, the installed versions are taken and the package index vouches for them.
@@ -40,8 +44,13 @@ def install(architecture: str, site: Path, work: Path) -> tuple[dict[str, str], 
     Raises:
         ToolchainError: no installer, or it fails.
     """
-    wanted = {name: metadata.version(name) for name in DISTRIBUTIONS}
-    lines = locked(_LOCK, wanted)
+    own = {name: metadata.version(name) for name in DISTRIBUTIONS}
+    wanted = own | _of_toolchains()
+    lines = locked(_LOCK, own)
+    if lines:
+        for name, distributions in FROM_TOOLCHAINS.items():
+            toolchain = load_toolchain(name)
+            lines += locked(toolchain.lock, toolchain.versions(distributions))
     requirements = work / "requirements.txt"
     requirements.write_text(
         "".join(lines) if lines else "".join(f"{name}=={version}\n" for name, version in wanted.items()),
@@ -62,10 +71,23 @@ def install(architecture: str, site: Path, work: Path) -> tuple[dict[str, str], 
             remedy="the package index must be reachable and have wheels of these versions for this architecture",
         )
     found = {_normal(entry.name): entry.version for entry in metadata.distributions(path=[str(site)])}
-    versions = {name: found.get(_normal(name), "") for name in DISTRIBUTIONS}
+    versions = {name: found.get(_normal(name), "") for name in wanted}
     if absent := sorted(name for name, version in versions.items() if not version):
         raise ToolchainError("The installer left distributions out.", where=str(site), got=", ".join(absent))
     return versions, bool(lines)
+
+
+def complete(versions: dict[str, str]) -> bool:
+    """Whether what a sysroot holds includes the runtimes of all toolchains, in the versions of their lock files."""
+    return all(versions.get(name) == version for name, version in _of_toolchains().items())
+
+
+def _of_toolchains() -> dict[str, str]:
+    return {
+        name: version
+        for toolchain, names in FROM_TOOLCHAINS.items()
+        for name, version in load_toolchain(toolchain).versions(names).items()
+    }
 
 
 def _normal(name: str) -> str:

@@ -14,6 +14,15 @@ _ADAPTERS = {
     "onnx": ("edgemill.runtimes.onnxruntime", "onnxruntime"),
     "tflite": ("edgemill.runtimes.litert", "ai-edge-litert"),
     "openvino": ("edgemill.runtimes.openvino", "openvino"),
+    "tflite-micro": ("edgemill.runtimes.tflm", "tflite-micro"),
+    "executorch": ("edgemill.runtimes.executorch", "executorch"),
+    "ort": ("edgemill.runtimes.ort_format", "onnxruntime"),
+    "qnn": ("edgemill.runtimes.qnn", "onnxruntime-qnn"),
+    "rknn-source": ("edgemill.runtimes.rknn", "rknn-toolkit2"),
+    "ncnn": ("edgemill.runtimes.ncnn", "ncnn"),
+    "tvm": ("edgemill.runtimes.tvm", "apache-tvm"),
+    "iree": ("edgemill.runtimes.iree", "iree-base-runtime"),
+    "program": ("edgemill.runtimes.program", "edgemill"),
 }
 """For every kind of model file, the module of its adapter and the distribution that it needs."""
 
