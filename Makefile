@@ -39,9 +39,11 @@ lock: $(UV)           ## resolve the dependencies anew
 
 LOCKS := edgemill/toolchains/locks
 lock-toolchains: $(UV) ## resolve every toolchain anew from its NAME.in
-	cd $(LOCKS) && for file in *.in; do $(CURDIR)/$(UV) pip compile --quiet --universal --python-version 3.11 \
-	  --generate-hashes --no-emit-index-url --no-emit-find-links --upgrade --override overrides.txt \
-	  $$file -o $${file%.in}.lock || exit 1; done
+	cd $(LOCKS) && for file in *.in; do \
+	  name=$${file%.in}; own=$$name.overrides.txt; test -f $$own || own=overrides.txt; \
+	  case $$name in rknn|torch) platform="--python-platform x86_64-manylinux_2_28";; *) platform=--universal;; esac; \
+	  $(CURDIR)/$(UV) pip compile --quiet --python-version 3.11 $$platform --generate-hashes --no-emit-index-url \
+	    --no-emit-find-links --upgrade --override $$own $$file -o $$name.lock || exit 1; done
 
 setup: $(VENV)/.ready
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 from edgemill.errors import ToolchainError
 from edgemill.files import locked, remove, write_atomically
 from edgemill.toolchains.places import MANIFEST, Installed, Manifest, installed, toolchains_folder
+from edgemill.toolchains.spec import Toolchain
 
 _TIME_LIMIT_S = 3600.0
 
@@ -31,7 +33,7 @@ def install(name: str) -> Installed:
         if found.folder.exists():
             remove(found.folder)
         for command in _commands(found):
-            _run(command, name)
+            _run(command, found.toolchain)
         manifest = Manifest(name=name, digest=found.toolchain.digest, python=platform.python_version())
         write_atomically(found.folder / MANIFEST, manifest.model_dump_json())
     return installed(name)
@@ -62,14 +64,17 @@ def _uv() -> str | None:
     return str(own) if own.exists() else shutil.which("uv")
 
 
-def _run(command: list[str], name: str) -> None:
+def _run(command: list[str], toolchain: Toolchain) -> None:
+    environment = dict(os.environ)
+    if "PIP_FIND_LINKS" in environment:  # uv has a name of its own for what pip users have set
+        environment.setdefault("UV_FIND_LINKS", environment["PIP_FIND_LINKS"])
     try:
-        subprocess.run(command, check=True, capture_output=True, text=True, timeout=_TIME_LIMIT_S)
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=_TIME_LIMIT_S, env=environment)
     except (OSError, subprocess.SubprocessError) as error:
         told = getattr(error, "stderr", "") or str(error)
         raise ToolchainError(
-            f"Toolchain {name} cannot be installed.",
+            f"Toolchain {toolchain.name} cannot be installed.",
             where=" ".join(command[:4]),
             got=" | ".join(told.strip().splitlines()[-4:])[:600],
-            remedy="look whether the package index can be reached and the disk has room, then run it again",
+            remedy=toolchain.hint or "look whether the package index can be reached and the disk has room",
         ) from error

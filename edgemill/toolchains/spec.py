@@ -26,6 +26,7 @@ class Toolchain(Frozen):
     )
     programs: tuple[str, ...] = Field((), description="programs that must be on the PATH besides")
     packages: tuple[str, ...] = Field((), description="Debian packages that hold these programs")
+    hint: str = Field("", description="what to do where it cannot be installed just so")
     licence: str = Field(description="of what it provides")
 
     @property
