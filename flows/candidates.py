@@ -1,7 +1,7 @@
 """Build every candidate for every target: all transforming steps, what is shared computed once.
 
-Candidates are the checkpoint itself and the model after each compressing stage, in every scheme of
-the recipe, and in fp32 where a stage has changed it.
+Candidates are the checkpoint itself and the model after each compressing stage, or only the last of them, in every
+scheme of the recipe, and in fp32 where a stage has changed it.
 """
 
 from __future__ import annotations
@@ -37,14 +37,16 @@ def build_candidates(site: Site) -> Built:
     """
     built = Built([site.checkpoint])
     running: list[PrefectFuture[Attempt]] = []
+    every = site.recipe.stages.candidates == "all"
     for stage in in_order(site.recipe.stages):
-        running += _submit_variants(site, built.models[-1])
+        running += _submit_variants(site, built.models[-1]) if every else []
         after = planned(built.models[-1], stage)
         try:
             built.models.append(after.model_copy(update={"files": run_stage(site, stage, built.models[-1]).outputs}))
         except EdgemillError as error:
             targets = map(load_target, site.recipe.targets)
             built.attempts += [Attempt(after, None, target, failure=error) for target in targets]
+            running += [] if every else _submit_variants(site, built.models[-1])
             break
     else:
         running += _submit_variants(site, built.models[-1])

@@ -11,10 +11,19 @@ from edgemill.targets.spec import Target
 
 __all__ = [
     "COMPILE_C",
+    "COMPILE_COREML",
+    "COMPILE_EXECUTORCH",
+    "COMPILE_IREE",
     "COMPILE_LITERT",
+    "COMPILE_NCNN",
     "COMPILE_OPENVINO",
     "COMPILE_ORT",
+    "COMPILE_ORT_FORMAT",
+    "COMPILE_QNN",
+    "COMPILE_RKNN",
+    "COMPILE_TENSORRT",
     "COMPILE_TFLM",
+    "COMPILE_TVM",
     "COMPILE_VELA",
     "CompileSettings",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -154,6 +154,11 @@ class Stages(Section):
     prune: Prune | None = Field(None, description="set weights to zero; left out: not done")
     cluster: Cluster | None = Field(None, description="let weights share values; left out: not done")
     quantize: Quantize = Field(Quantize(), description="number formats that are tried")
+    candidates: Literal["all", "last"] = Field(
+        "all",
+        description="which models are tried on the targets: the checkpoint and the model after every stage, or only the "
+        "last, where targets are many or slow to emulate",
+    )
 
     @model_validator(mode="after")
     def _shared_weights_survive(self) -> Self:
