@@ -156,8 +156,8 @@ class Stages(Section):
     quantize: Quantize = Field(Quantize(), description="number formats that are tried")
     candidates: Literal["all", "last"] = Field(
         "all",
-        description="which models are tried on the targets: the checkpoint and the model after every stage, or only the "
-        "last, where targets are many or slow to emulate",
+        description="which models are tried on the targets: the checkpoint and the model after every stage, or "
+        "only the last, where targets are many or slow to emulate",
     )
 
     @model_validator(mode="after")
