@@ -11,6 +11,7 @@ import click
 
 from edgemill.console import guarded, print_json
 from flows.lineage import lineage
+from flows.readiness import skip_unready
 from flows.reproduce import reproduce
 
 
@@ -34,6 +35,7 @@ def optimize(recipe: Path, out: Path | None, overrides: tuple[str, ...], strict:
     parsed = load_recipe(recipe, overrides)
     check_recipe(parsed)
     Store(state_folder())  # a full or read-only disk is said before anything starts
+    skip_unready(parsed, strict=strict)  # so is what lacks
 
     # our own display shows the steps; Prefect keeps its log for its pages
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")

@@ -62,7 +62,8 @@ def run(settings: CompileSettings, inputs: Mapping[str, InputFile], context: Ste
     Facts: `adapted` (what was rewritten to fit the oldest runtime), `level` (extended, basic or none),
     `level_reasons` (why no higher one), `op_counts`, `nodes`, `unfused_pairs` and `float_nodes` (names; how much
     of an int8 model did not become integer operators), `opset`, `ir_version`, `providers`, `runtime_version`,
-    `source_size_bytes`, `size_bytes`, and of the verification `max_difference`, `mean_difference`, `agreement`, `compared`.
+    `source_size_bytes`, `size_bytes`, and of the verification `max_difference`, `mean_difference`, `agreement`,
+    `compared`.
 
     Raises:
         ToolchainError: the model is unreadable, needs a newer runtime than the target has, or the
