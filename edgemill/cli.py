@@ -9,6 +9,7 @@ import click
 
 from edgemill import __version__
 from edgemill.commands.advise import advise
+from edgemill.commands.device import device
 from edgemill.commands.doctor import doctor
 from edgemill.commands.gate import gate
 from edgemill.commands.sustain import sustain
@@ -61,7 +62,7 @@ def lineage(subject: str, as_json: bool) -> None:
     print_json(chain.model_dump(mode="json")) if as_json else click.echo(render(chain))
 
 
-for command in (advise, doctor, gate, sustain, sysroot, targets):
+for command in (advise, device, doctor, gate, sustain, sysroot, targets):
     main.add_command(command)
 
 

@@ -38,6 +38,7 @@ class Attempt:
         arithmetic: in which arithmetic its answers are computed, and what was done for it.
         versions: whether the oldest runtime of the target answers alike.
         too_big: why it does not fit on the device, where that is known before it answers.
+        missing: what could not be had of it, e.g. the figures of a board, and why.
         failure: why it went no further.
     """
 
@@ -53,6 +54,7 @@ class Attempt:
     arithmetic: Arithmetic | None = None
     versions: VersionRange | None = None
     too_big: str | None = None
+    missing: tuple[str, ...] = ()
     failure: EdgemillError | None = None
 
     @property
@@ -297,6 +299,7 @@ def _variant(attempt: Attempt, facts: GateFacts | None, status: Status, reason: 
         arithmetic=attempt.arithmetic,
         versions=attempt.versions,
         slow_because=_causes(attempt),
+        missing=attempt.missing,
         status=status,
         reason=reason,
     )

@@ -159,6 +159,7 @@ class VariantResult(_Result):
     arithmetic: Arithmetic | None = Field(default=None, description="in which its answers were computed")
     versions: VersionRange | None = Field(default=None, description="whether older runtimes answer alike")
     slow_because: tuple[SlowCause, ...] = Field(default=(), description="where it is not faster than the baseline")
+    missing: tuple[str, ...] = Field(default=(), description="figures that could not be had, and why")
     status: Status
     reason: str = Field(default="", description="why, one sentence; never empty unless selected or passed")
 

@@ -20,6 +20,7 @@ from edgemill.results import Attempt, Reference, judge
 from edgemill.store import StepRecord
 from edgemill.summary import TargetResult
 from edgemill.targets import Target, load_target
+from flows.boards import measure_at_boards
 from flows.measure import measure
 from tasks.benchmark import sustain
 from tasks.run import open_store, unvisited
@@ -45,6 +46,7 @@ def measure_and_judge(
         )
         return compare(answers, baseline_on(SplitName.TEST), recipe, data, SplitName.TEST, attempt.subject)
 
+    measure_at_boards(attempts, checkpoint, recipe, data)
     for attempt in attempts:
         measure(attempt, checkpoint, recipe, data)
     reference = Reference(

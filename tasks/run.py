@@ -65,9 +65,14 @@ def perform(call: Call, subject: str) -> StepRecord:
         publish(Progress(label, "cached", 1.0))
     else:
         record = _run.with_options(name=call.step.name, task_run_name=label)(unvisited(call), label)
+    note(label, record)
+    return record
+
+
+def note(label: str, record: StepRecord) -> None:
+    """Enter a finished step into the ledgers of the runs that go on."""
     for ledger in tuple(_LEDGERS):
         ledger.note(label, record)
-    return record
 
 
 @task(cache_policy=NO_CACHE)

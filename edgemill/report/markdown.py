@@ -103,6 +103,7 @@ def _evidence(target: TargetResult) -> list[str]:
             lines.append(
                 f"- {name} answers {_cell(variant.arithmetic.source)}{': ' if remarks else ''}{_cell(remarks)}"
             )
+        lines += [f"- {name} missing: {_cell(text)}" for text in variant.missing]
         if variant.versions is not None:
             lines.append(f"- {name} {_cell(figures.versions_text(variant.versions))}")
         lines += [f"- {name} not faster: {_cell(cause.title)}. {_cell(cause.text)}" for cause in variant.slow_because]

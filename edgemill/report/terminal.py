@@ -57,6 +57,10 @@ def _target(target: TargetResult, summary: Summary) -> list[RenderableType]:
         for variant in figures.ordered(target)
         if variant.slow_because
     ]
+    parts += [
+        Text(f"  missing: {text}", style="yellow")
+        for text in dict.fromkeys(text for variant in target.variants for text in variant.missing)
+    ]
     dropped = sum(variant.status is Status.DROPPED for variant in target.variants)
     if dropped:
         parts.append(Text(f"  {dropped} dropped before the gate; the report says why, one by one", style="dim"))

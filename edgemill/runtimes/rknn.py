@@ -11,7 +11,7 @@ import json
 import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -123,11 +123,12 @@ def build(source: Path, signature: Signature, folder: Path) -> Any:
         platform, level = str(settings["platform"]), int(settings["optimization_level"])
     except (OSError, ValueError, KeyError) as error:
         raise ToolchainError("How the model is built cannot be read.", where=str(source), got=str(error)) from error
-    entry = signature.inputs[0]
+    source, folder, entry = source.absolute(), folder.absolute(), signature.inputs[0]
     samples = _sample_list(source / SAMPLES, folder) if (source / SAMPLES).exists() else None
     log = folder / "log.txt"
     rknn = RKNN(verbose=True, verbose_file=str(log))  # only then it writes why it fails
-    with _told("build the model", source):
+    # while it builds, it leaves its intermediate graphs in the current folder
+    with _told("build the model", source), chdir(folder):
         _check(rknn.config(target_platform=platform, optimization_level=level), "config", log)
         sizes = [[int(size or 1) for size in entry.shape]]
         _check(rknn.load_onnx(str(source / MODEL), inputs=[entry.name], input_size_list=sizes), "load_onnx", log)
