@@ -17,7 +17,7 @@ up: setup             ## Prefect and MLflow servers with the deployments served;
 	$(BIN)/edgemill up
 
 test: setup           ## the fast tests
-	$(BIN)/python -m pytest tests -rs -m "not slow"
+	$(BIN)/python -m pytest tests -n 2 --dist loadfile -rs -m "not slow"
 
 test-slow: setup      ## browser, kill and full-flow tests
 	$(BIN)/python -m pytest tests -rs -m slow
