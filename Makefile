@@ -30,7 +30,7 @@ lint: setup
 
 bench: setup          ## the quick form of every benchmark
 	for name in gate_calibration steady_ratio slow_causes calibration_memory arithmetic qat_onnx \
-	  repair mixed_precision layer_latency chained structured search peers; do \
+	  repair mixed_precision layer_latency chained structured search peers bit_exact; do \
 	  $(BIN)/python -m benchmarks.$$name --quick || exit 1; done
 
 lock: $(UV)           ## resolve the dependencies anew

@@ -113,7 +113,7 @@ UNSIGNED_WEIGHTS = Step(
 )
 """Input `onnx` with uint8 activations and int8 weights; output `onnx`: the same numbers with uint8 weights."""
 
-FP16 = Step(name="quantize.fp16", version=1, body="edgemill.quantize.fp16:run", tools=_ONNX)
+FP16 = Step(name="quantize.fp16", version=2, body="edgemill.quantize.fp16:run", tools=_ONNX)
 """Input `onnx`, optionally `data`; output `onnx`: float16 inside, float32 input and output."""
 
 LITERT = Step(

@@ -11,6 +11,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from onnxruntime.transformers.float16 import convert_float_to_float16
+from onnxruntime.transformers.onnx_model import OnnxModel
 
 from edgemill.data.dataset import Dataset, SplitName
 from edgemill.errors import DataError, QualityGateError, ToolchainError
@@ -51,6 +52,7 @@ def run(settings: Fp16Settings, inputs: Mapping[str, InputFile], context: StepCo
     try:
         # It changes the model it is given.
         converted = convert_float_to_float16(onnx.load(str(source.path)), keep_io_types=True)
+        OnnxModel.graph_topological_sort(converted.graph)  # it leaves the Cast of the input behind its reader
         onnx.save_model(converted, str(target))
     except Exception as error:  # onnxruntime's converter raises anything
         raise ToolchainError("The float16 conversion failed.", where=source.path.name, got=str(error)[:2000]) from error

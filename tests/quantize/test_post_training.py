@@ -180,6 +180,8 @@ class TestFp16:
         source = workshop.onnx("residual")
         inputs = {"onnx": as_input(source, "onnx"), "data": as_input(workshop.data_path, "dataset")}
         made = fp16.run(Fp16Settings(), inputs, context(tmp_path))
+        converted = onnx.load(str(made.files["onnx"].path))
+        onnx.shape_inference.infer_shapes(converted, strict_mode=True)  # refuses nodes that come before what they read
         path = made.files["onnx"].path
         signature = made.files["onnx"].signature
         assert {spec.dtype for spec in (*signature.inputs, *signature.outputs)} == {"float32"}
