@@ -22,11 +22,6 @@ class Arithmetic(Frozen):
     cures: tuple[str, ...] = Field(default=(), description="what was done about it, and what came of it")
 
     @property
-    def is_targets_own(self) -> bool:
-        """Whether the target's own arithmetic ran, natively or emulated."""
-        return self.source.startswith(("measured:", "emulated:", "simulated:"))
-
-    @property
     def is_notable(self) -> bool:
         """Whether there is more to say than that it ran natively on the target's own kind of machine."""
         return self.source != "measured:native" or bool(self.cures)

@@ -24,7 +24,8 @@ from onnx import ModelProto
 
 from edgemill.artifact import Signature, TensorSpec, size_of
 from edgemill.compile import CompileSettings
-from edgemill.compile.c_build import HOST_COMPILER, Footprint, compiler_version, footprint, host_arch, link
+from edgemill.compile.c_build import Footprint, compiler_version, footprint, host_arch, link
+from edgemill.compile.c_compiler import HOST_COMPILER
 from edgemill.compile.c_generate import describe, generate
 from edgemill.compile.c_graph import LEVELS, fused, single_sample, strange
 from edgemill.compile.onnx_graph import float_nodes, op_counts

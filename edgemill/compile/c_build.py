@@ -15,7 +15,6 @@ from edgemill.errors import ToolchainError
 from edgemill.targets.provenance import architecture
 from edgemill.targets.spec import CrossCompiler
 
-HOST_COMPILER = CrossCompiler(compiler="gcc", packages=("gcc", "libc6-dev"))
 FLAGS = ("-ffunction-sections", "-fdata-sections", "-fno-asynchronous-unwind-tables", *FLOAT_FLAGS)
 
 _LIMIT_S = 900.0

@@ -10,7 +10,8 @@ from functools import cache
 from edgemill.targets.spec import CrossCompiler
 
 _LIMIT_S = 20
-HOST_COMPILER = "gcc"
+HOST_COMPILER = CrossCompiler(compiler="gcc", packages=("gcc", "libc6-dev"))
+"""Makes the program of this machine with which every other is compared."""
 
 
 def compiler_identity(cross: CrossCompiler | None) -> dict[str, str]:
@@ -19,7 +20,7 @@ def compiler_identity(cross: CrossCompiler | None) -> dict[str, str]:
         return {}
     return {
         "compiler": _version(cross.compiler),
-        "host_compiler": _version(HOST_COMPILER),
+        "host_compiler": _version(HOST_COMPILER.compiler),
         "host": platform.machine(),
     }
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from packaging.version import InvalidVersion, Version
 
+from edgemill.compile.c_compiler import HOST_COMPILER
 from edgemill.emulate.machine import emulation_lacks, how_executed, target_lacks
 from edgemill.targets.catalog import load_target, target_names
 from edgemill.targets.provenance import difference, provenance
@@ -27,8 +28,12 @@ def blockers(target: Target) -> list[str]:
     absent = [name for name in _PIPELINE if _installed(name) is None]
     if absent:
         missing.append(f"{', '.join(absent)} not installed: pip install 'edgemill[pipeline]'")
-    if target.cross is not None and shutil.which(target.cross.compiler) is None:
-        missing.append(f"{target.cross.compiler} is not installed: apt-get install {' '.join(target.cross.packages)}")
+    compilers = () if target.cross is None else (target.cross, HOST_COMPILER)
+    missing += [
+        f"{item.compiler} is not installed: apt-get install {' '.join(item.packages)}"
+        for item in dict.fromkeys(compilers)
+        if shutil.which(item.compiler) is None
+    ]
     if target.execution.by is By.PROGRAM and target.emulation is not None and difference(target, platform.machine()):
         missing += emulation_lacks(target.emulation, sysroot=False)
     if target.execution.by is By.RUNTIME and target.is_foreign_code:
