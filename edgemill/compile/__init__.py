@@ -113,7 +113,7 @@ COMPILE_QNN = Step(
 
 COMPILE_ORT_FORMAT = Step(
     name="compile.ort_format",
-    version=1,
+    version=2,
     body="edgemill.compile.ort_format:run",
     tools=("onnxruntime", "onnx", "numpy"),
     time_limit_s=1800.0,
