@@ -12,7 +12,7 @@ from enum import StrEnum
 from pydantic import Field, FiniteFloat
 
 from edgemill.artifact import Frozen
-from edgemill.summary import Profile, Status, Summary, TargetResult, VariantResult
+from edgemill.summary import Profile, Summary, TargetResult, VariantResult
 from edgemill.targets.spec import Price, Target
 
 
@@ -216,8 +216,8 @@ def _cost(target: Target | None) -> Figure:
 
 def _why_not(option: Option, variant: VariantResult, wishes: Wishes) -> Iterable[str]:
     if not variant.passed:
-        word = "was only converted" if variant.status is Status.UNPROVEN else variant.status.value
-        yield f"{word}: {variant.reason}" if variant.reason else word
+        yield f"{variant.status}: {variant.reason}" if variant.reason else str(variant.status)
+        return
     limits = (
         ("latency", option.latency_ms, wishes.max_latency_ms, "ms", False),
         ("energy", option.energy_mj, wishes.max_energy_mj, "mJ", False),

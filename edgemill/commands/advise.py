@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,7 +51,7 @@ def advise(recipe: Path, folder: Path | None, by: str, picture: Path | None, as_
     from edgemill.files import write_atomically
     from edgemill.recipe import load_recipe
     from edgemill.report.advice_chart import advice_svg
-    from edgemill.targets import load_target
+    from edgemill.targets import load_target, target_names
 
     parsed = load_recipe(recipe)
     try:
@@ -62,7 +63,8 @@ def advise(recipe: Path, folder: Path | None, by: str, picture: Path | None, as_
             "A limit is not valid.", where=option, expected=first["msg"], got=str(first["input"])
         ) from error
     summary = _summary(parsed.name, folder)
-    described = {target.name: target for target in map(load_target, parsed.targets)}
+    known = [target.target for target in summary.targets if target.target in target_names()]
+    described = {target.name: target for target in map(load_target, (*known, *parsed.targets))}
     advice = rank(summary, described, wishes, By(by))
     if picture is not None:
         write_atomically(picture, advice_svg(advice))
@@ -94,6 +96,8 @@ def _summary(name: str, folder: Path | None) -> Summary:
 
 
 def _print(advice: Advice) -> None:
+    from edgemill.report.figures import bytes_text, time_text
+
     rows = [("", "TARGET", "CANDIDATE", "TIME p95", "ENERGY", "SCORE", "RAM", "COMPRESSED", "ONE DEVICE")]
     for number, option in enumerate(advice.choices, start=1):
         rows.append(
@@ -101,12 +105,12 @@ def _print(advice: Advice) -> None:
                 f"{number}{'*' if option.best else ''}",
                 option.target,
                 option.candidate,
-                _cell(option.latency_ms, "ms"),
-                _cell(option.energy_mj, "mJ"),
-                _cell(option.accuracy, ""),
-                _cell(option.ram_bytes, "B"),
-                _cell(option.compressed_bytes, "B"),
-                _cell(option.cost_usd, "USD"),
+                _cell(option.latency_ms, time_text),
+                _cell(option.energy_mj, "{:.3g} mJ".format),
+                _cell(option.accuracy, "{:.4f}".format),
+                _cell(option.ram_bytes, bytes_text),
+                _cell(option.compressed_bytes, bytes_text),
+                _cell(option.cost_usd, "{:,.0f} USD".format),
             )
         )
     if advice.choices:
@@ -120,7 +124,7 @@ def _print(advice: Advice) -> None:
         print_table([("", option.target, option.candidate, "; ".join(option.excluded)) for option in excluded])
 
 
-def _cell(figure: Figure, unit: str) -> str:
+def _cell(figure: Figure, words: Callable[[float], str]) -> str:
     if figure.value is None:
         return "unknown"
-    return f"{figure.value:,.4g} {unit}".rstrip() + _MARKS.get(figure.evidence, "")
+    return words(figure.value) + _MARKS.get(figure.evidence, "")
