@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# a loaded machine is no failure
+settings.register_profile("edgemill", deadline=None)
+settings.load_profile("edgemill")
 
 # Before any test imports TensorFlow, Prefect or MLflow.
 os.environ.update(

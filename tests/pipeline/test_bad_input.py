@@ -52,7 +52,7 @@ def test_impossible_combination(tmp_path, state, recipe):
 
 
 def test_unknown_target_names_the_nearest(tmp_path, state, recipe):
-    recipe["targets"] = ["arm64-onnxruntim"]
+    recipe["targets"] = ["rasberry-pi5"]
     assert "did you mean raspberry-pi-5" in refused(tmp_path, recipe)
 
 
