@@ -9,30 +9,26 @@ can come and go.
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgemill.benchmark import BenchmarkSettings
 from edgemill.benchmark.batches import batch_of, loader, measure_batches
 from edgemill.benchmark.comparison import BASELINE, VARIANT, Comparison
 from edgemill.benchmark.cores import pinned
 from edgemill.benchmark.energy.facts import energy_facts
-from edgemill.benchmark.footprint import ColdStart, Memory, cold_start, memory, typical_start
+from edgemill.benchmark.footprint import ColdStart, Memory, typical_start
 from edgemill.benchmark.host import fingerprint
 from edgemill.benchmark.interval import METHOD
+from edgemill.benchmark.side_by_side import fresh_processes, time_facts
 from edgemill.benchmark.sizes import COMPRESSION, TRANSFER_COMPRESSION, sizes
 from edgemill.benchmark.speed import speed_verdict
 from edgemill.data.dataset import Dataset
 from edgemill.runtimes import runtime_of
 from edgemill.step import InputFile, OutputFile, Outputs, StepContext
 from edgemill.targets.provenance import provenance
-
-COLD_STARTS = 3
-"""Fresh processes of each model whose start is timed; with one for memory each, there are as many as sittings."""
 
 
 def run(settings: BenchmarkSettings, inputs: Mapping[str, InputFile], context: StepContext) -> Outputs:
@@ -73,7 +69,7 @@ def run(settings: BenchmarkSettings, inputs: Mapping[str, InputFile], context: S
     starts: dict[str, list[ColdStart]] = {VARIANT: [], BASELINE: []}
     memories: dict[str, Memory] = {}
     with pinned(rule.threads) as pin:
-        children = _children(inputs, batch_file, rule.threads, starts, memories, context)
+        children = fresh_processes(inputs, batch_file, rule.threads, starts, memories, context.report)
         load = loader(inputs, x, rule.threads)
         comparison = Comparison(load, rule, pin, context.report, between=lambda: next(children, None))
         estimate = comparison.run(settings.confidence)
@@ -84,7 +80,7 @@ def run(settings: BenchmarkSettings, inputs: Mapping[str, InputFile], context: S
         prefix = "" if name == VARIANT else "baseline_"
         own = typical_start(starts[name]).model_dump() | memories[name].model_dump() | sizes(inputs[name].path)
         facts |= {f"{prefix}{key}": value for key, value in own.items()}
-        facts |= _times(comparison.times(name), rule.batch, name)
+        facts |= time_facts(comparison.times(name), rule.batch, name)
     facts |= energy_facts(
         load()[VARIANT],
         settings.target,
@@ -118,38 +114,3 @@ def run(settings: BenchmarkSettings, inputs: Mapping[str, InputFile], context: S
     cold_samples = {f"{name}_cold_start_ms": np.array([one.cold_start_ms for one in starts[name]]) for name in starts}
     np.savez_compressed(path, **comparison.samples(), **cold_samples, **batch_samples)  # type: ignore[arg-type]
     return Outputs(files={"samples": OutputFile(path, kind="samples")}, facts=facts)
-
-
-def _children(
-    inputs: Mapping[str, InputFile],
-    x: Path,
-    threads: int,
-    starts: dict[str, list[ColdStart]],
-    memories: dict[str, Memory],
-    context: StepContext,
-) -> Iterator[None]:
-    """Run one process each time it is asked, in the order ABBA; fills `starts` and `memories`."""
-    names = [VARIANT, BASELINE]
-    for index in range(COLD_STARTS + 1):
-        for name in names:
-            file = inputs[name]
-            if index < COLD_STARTS:
-                context.report(None, f"start of the {name}")
-                starts[name].append(cold_start(file.path, file.artifact.kind, x, threads))
-            else:
-                context.report(None, f"memory of the {name}")
-                memories[name] = memory(file.path, file.artifact.kind, x, threads)
-            yield
-        names.reverse()
-
-
-def _times(samples: NDArray[np.int64], batch: int, name: str) -> dict[str, float]:
-    milliseconds = samples.astype(np.float64).ravel() / 1e6
-    p50, p95, p99 = (float(value) for value in np.percentile(milliseconds, (50, 95, 99)))
-    prefix, own = ("latency_", "") if name == VARIANT else ("baseline_", "baseline_")
-    return {
-        f"{prefix}p50_ms": p50,
-        f"{prefix}p95_ms": p95,
-        f"{prefix}p99_ms": p99,
-        f"{own}throughput_per_s": batch * 1e3 / float(milliseconds.mean()),
-    }

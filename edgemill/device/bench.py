@@ -14,19 +14,19 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgemill.benchmark.batches import batch_of, loader, measure_batches
 from edgemill.benchmark.comparison import BASELINE, VARIANT, Comparison
 from edgemill.benchmark.cores import pinned
-from edgemill.benchmark.footprint import ColdStart, Memory, cold_start, memory, typical_start
+from edgemill.benchmark.footprint import ColdStart, Memory, typical_start
 from edgemill.benchmark.host import fingerprint
 from edgemill.benchmark.interval import METHOD
+from edgemill.benchmark.side_by_side import Report, fresh_processes, time_facts
 from edgemill.benchmark.slots import exclusive
 from edgemill.benchmark.speed import speed_verdict
 from edgemill.data.dataset import Dataset, SplitName
@@ -38,10 +38,7 @@ from edgemill.step import InputFile
 from edgemill.targets.provenance import provenance
 from edgemill.targets.spec import Target
 
-COLD_STARTS = 3
 SAMPLES, PREDICTIONS = "samples.npz", "predictions.npy"
-
-Report = Callable[[float | None, str], None]
 
 _CHUNK = 64
 _TELL_S = 0.5
@@ -92,7 +89,7 @@ def _compare(job: Job, files: Mapping[str, InputFile], data: Dataset, out: Path,
     starts: dict[str, list[ColdStart]] = {VARIANT: [], BASELINE: []}
     memories: dict[str, Memory] = {}
     with pinned(rule.threads) as pin:
-        children = _children(files, batch_file, rule.threads, starts, memories, report)
+        children = fresh_processes(files, batch_file, rule.threads, starts, memories, report)
         load = loader(files, x, rule.threads)
         comparison = Comparison(load, rule, pin, report, between=lambda: next(children, None))
         estimate = comparison.run(job.confidence)
@@ -102,7 +99,7 @@ def _compare(job: Job, files: Mapping[str, InputFile], data: Dataset, out: Path,
     for name in (VARIANT, BASELINE):
         prefix = "" if name == VARIANT else "baseline_"
         own = typical_start(starts[name]).model_dump() | memories[name].model_dump()
-        facts |= {f"{prefix}{key}": value for key, value in own.items()} | _times(
+        facts |= {f"{prefix}{key}": value for key, value in own.items()} | time_facts(
             comparison.times(name), rule.batch, name
         )
     runtime = runtime_of(job.variant.kind)
@@ -127,41 +124,6 @@ def _compare(job: Job, files: Mapping[str, InputFile], data: Dataset, out: Path,
     cold = {f"{name}_cold_start_ms": np.array([one.cold_start_ms for one in starts[name]]) for name in starts}
     np.savez_compressed(out / SAMPLES, **comparison.samples(), **cold, **batch_samples)  # type: ignore[arg-type]
     return facts
-
-
-def _children(
-    files: Mapping[str, InputFile],
-    x: Path,
-    threads: int,
-    starts: dict[str, list[ColdStart]],
-    memories: dict[str, Memory],
-    report: Report,
-) -> Iterator[None]:
-    """Run one process each time it is asked, in the order ABBA; fills `starts` and `memories`."""
-    names = [VARIANT, BASELINE]
-    for index in range(COLD_STARTS + 1):
-        for name in names:
-            file = files[name]
-            if index < COLD_STARTS:
-                report(None, f"start of the {name}")
-                starts[name].append(cold_start(file.path, file.artifact.kind, x, threads))
-            else:
-                report(None, f"memory of the {name}")
-                memories[name] = memory(file.path, file.artifact.kind, x, threads)
-            yield
-        names.reverse()
-
-
-def _times(samples: NDArray[np.int64], batch: int, name: str) -> dict[str, float]:
-    milliseconds = samples.astype(np.float64).ravel() / 1e6
-    p50, p95, p99 = (float(value) for value in np.percentile(milliseconds, (50, 95, 99)))
-    prefix, own = ("latency_", "") if name == VARIANT else ("baseline_", "baseline_")
-    return {
-        f"{prefix}p50_ms": p50,
-        f"{prefix}p95_ms": p95,
-        f"{prefix}p99_ms": p99,
-        f"{own}throughput_per_s": batch * 1e3 / float(milliseconds.mean()),
-    }
 
 
 def _energy(call: Callable[[], Any], target: Target, latency_ms: float, threads: int, report: Report) -> dict[str, Any]:
