@@ -38,7 +38,7 @@ def targets(words: tuple[str, ...], everything: bool, as_json: bool) -> None:
 def _list(as_json: bool) -> None:
     from edgemill.emulate.machine import how_executed
     from edgemill.targets import load_target, target_names
-    from edgemill.targets.capability import capability, describe_targets
+    from edgemill.targets.capability import blockers, capability, describe_targets
 
     if as_json:
         print_json(describe_targets())
@@ -46,7 +46,7 @@ def _list(as_json: bool) -> None:
     rows = [("TARGET", "WHAT", "BACKEND", "ANSWERS HERE BY", "STATE")]
     for target in map(load_target, target_names()):
         lacks = capability(target)
-        source = how_executed(target).source
+        source = "-" if blockers(target) else how_executed(target).source
         rows.append((target.name, target.title, target.backend, source, "; ".join(lacks) or "ready"))
     print_table(rows)
 
