@@ -54,7 +54,7 @@ def matrix_svg(summary: Summary, *, standalone: bool = False) -> str:
 
 def _columns(task: Task) -> tuple[_Column, ...]:
     def score(variant: VariantResult, _: Profile) -> float | None:
-        return variant.accuracy if variant.accuracy is not None else variant.validation_score
+        return variant.accuracy  # of the test split only; what was never gated has none
 
     return (
         _Column(score_name(task), score, lambda value: score_text(value, task), bars=False),

@@ -75,3 +75,11 @@ def test_targets_that_could_not_be_tried_do_not_decide_the_exit_status(wide):
     passing = [target for target in wide.targets if target.selected is not None or not target.counts]
     assert wide.model_copy(update={"targets": tuple(passing)}).exit_code == 0
     assert wide.model_copy(update={"targets": wide.targets[-2:]}).exit_code == 3
+
+
+def test_scores_of_the_validation_split_do_not_stand_among_those_of_the_test_split(wide):
+    target = wide.targets[0]
+    ungated = [variant.model_copy(update={"accuracy": None, "status": Status.DROPPED}) for variant in target.variants]
+    assert any(variant.validation_score is not None for variant in ungated)
+    alone = wide.model_copy(update={"targets": (target.model_copy(update={"variants": tuple(ungated)}),)})
+    assert "%" not in "".join(ET.fromstring(matrix_svg(alone)).itertext()).replace("%)", "")
