@@ -37,7 +37,7 @@ class Worker:
         Raises:
             ToolchainError: the toolchain is not installed.
         """
-        python, path, further = _environment(toolchain)
+        python, path = _environment(toolchain)
         read, write = os.pipe()
         watched = watch()
         self._mark = f"{watched.mark}/{next(_NUMBERS)}/"
@@ -49,7 +49,6 @@ class Worker:
             pass_fds=(write,),
             env=os.environ
             | {
-                **further,
                 "PYTHONPATH": os.pathsep.join(path),
                 "TF_USE_LEGACY_KERAS": "1",  # whatever imports TensorFlow first, it gets Keras 2
                 "PYTHONHASHSEED": "0",  # libraries walk over sets of names: always in the same order
@@ -95,12 +94,12 @@ class Worker:
         self.events.close()
 
 
-def _environment(toolchain: str | None) -> tuple[str, list[str], dict[str, str]]:
-    """Interpreter, module search path and further variables of a child."""
+def _environment(toolchain: str | None) -> tuple[str, list[str]]:
+    """Interpreter and module search path of a child."""
     package = Path(__file__).resolve().parent
     if toolchain is None:
         inherited = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
-        return sys.executable, [str(package.parent), *inherited], {}
+        return sys.executable, [str(package.parent), *inherited]
     found = installed(toolchain)
     if found.lacks:
         raise ToolchainError(
@@ -111,7 +110,7 @@ def _environment(toolchain: str | None) -> tuple[str, list[str], dict[str, str]]
     alone.mkdir(exist_ok=True)
     with suppress(FileExistsError):
         (alone / package.name).symlink_to(package)
-    return str(found.python), [str(alone)], found.toolchain.environment
+    return str(found.python), [str(alone)]
 
 
 class Pool:

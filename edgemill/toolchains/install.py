@@ -28,7 +28,7 @@ def install(name: str) -> Installed:
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / f".{name}.lock"):
         found = installed(name)
-        if _is_made(found):
+        if not found.environment_lacks:
             return found
         if found.folder.exists():
             remove(found.folder)
@@ -37,11 +37,6 @@ def install(name: str) -> Installed:
         manifest = Manifest(name=name, digest=found.toolchain.digest, python=platform.python_version())
         write_atomically(found.folder / MANIFEST, manifest.model_dump_json())
     return installed(name)
-
-
-def _is_made(found: Installed) -> bool:
-    """Whether nothing, or nothing but a program of the system, is lacking."""
-    return not found.lacks or "apt-get" in found.lacks
 
 
 def _commands(found: Installed) -> list[list[str]]:

@@ -33,12 +33,19 @@ class Installed:
 
     Attributes:
         folder: the virtual environment.
-        lacks: why it cannot be used, with the command that helps; empty where it can.
+        environment_lacks: why the environment cannot be used, with the command that helps; empty where it can.
+        system_lacks: the same of programs of the system.
     """
 
     toolchain: Toolchain
     folder: Path
-    lacks: str
+    environment_lacks: str
+    system_lacks: str
+
+    @property
+    def lacks(self) -> str:
+        """Why the toolchain cannot be used, with the command that helps; empty where it can."""
+        return self.environment_lacks or self.system_lacks
 
     @property
     def python(self) -> Path:
@@ -64,10 +71,10 @@ def installed(name: str) -> Installed:
     """
     toolchain = load_toolchain(name)
     folder = toolchains_folder() / name
-    return Installed(toolchain, folder, _lacks(toolchain, folder))
+    return Installed(toolchain, folder, _environment_lacks(toolchain, folder), _system_lacks(toolchain))
 
 
-def _lacks(toolchain: Toolchain, folder: Path) -> str:
+def _environment_lacks(toolchain: Toolchain, folder: Path) -> str:
     command = f"edgemill targets install {toolchain.name}"
     try:
         manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
@@ -79,6 +86,10 @@ def _lacks(toolchain: Toolchain, folder: Path) -> str:
         return f"toolchain {toolchain.name} is of another version of Edgemill: {command}"
     if manifest.python != platform.python_version() or not (folder / "bin" / "python").exists():
         return f"toolchain {toolchain.name} was made with another Python ({manifest.python}): {command}"
+    return ""
+
+
+def _system_lacks(toolchain: Toolchain) -> str:
     absent = [program for program in toolchain.programs if shutil.which(program) is None]
     if absent:
         return f"{', '.join(absent)} not found: apt-get install {' '.join(toolchain.packages)}"

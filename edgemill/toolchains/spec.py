@@ -21,9 +21,6 @@ class Toolchain(Frozen):
     title: str
     size_mb: int = Field(gt=0, description="of the installed environment, in megabytes")
     provides: tuple[str, ...] = Field(min_length=1, description="the distributions that matter")
-    environment: dict[str, str] = Field(
-        default={}, description="variables of every process in it, e.g. against telemetry"
-    )
     programs: tuple[str, ...] = Field((), description="programs that must be on the PATH besides")
     packages: tuple[str, ...] = Field((), description="Debian packages that hold these programs")
     hint: str = Field("", description="what to do where it cannot be installed just so")
