@@ -19,6 +19,8 @@ from edgemill.targets.spec import Price, Target
 class Evidence(StrEnum):
     """What a figure rests on, strongest first."""
 
+    LISTED = "listed"
+    """A price, with its source and date."""
     MEASURED = "measured"
     """Taken on the target's own kind of machine, or of the file itself."""
     SIMULATED = "simulated"
@@ -211,7 +213,7 @@ def _cost(target: Target | None) -> Figure:
     price: Price | None = None if target is None else target.price
     if price is None:
         return Figure()
-    return Figure(value=price.usd, evidence=Evidence.MEASURED, source=f"{price.source}, {price.date}")
+    return Figure(value=price.usd, evidence=Evidence.LISTED, source=f"{price.source}, {price.date}")
 
 
 def _why_not(option: Option, variant: VariantResult, wishes: Wishes) -> Iterable[str]:

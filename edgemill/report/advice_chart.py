@@ -11,6 +11,7 @@ from edgemill.report.rows import CELL, HEAD, PAD, ROW, bar, cut, headings, line_
 
 _NAME, _CANDIDATE = 220, 260
 _COLOURS = {
+    Evidence.LISTED: "--muted",
     Evidence.MEASURED: "--passed",
     Evidence.SIMULATED: "--accent",
     Evidence.ESTIMATED: "--inconclusive",
