@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from edgemill.compile.c_routes import C_BACKEND
-from edgemill.compile.coreml_routes import COREML_BACKEND
-from edgemill.compile.executorch_routes import EXECUTORCH_BACKEND
 from edgemill.compile.iree_routes import IREE_BACKEND
 from edgemill.compile.litert_routes import LITERT_BACKEND
 from edgemill.compile.ncnn_routes import NCNN_BACKEND
@@ -16,6 +14,7 @@ from edgemill.compile.rknn_routes import RKNN_BACKEND
 from edgemill.compile.route import Backend, Refusal, Route
 from edgemill.compile.tensorrt_routes import TENSORRT_BACKEND
 from edgemill.compile.tflm_routes import TFLM_BACKEND
+from edgemill.compile.torch_routes import COREML_BACKEND, EXECUTORCH_BACKEND
 from edgemill.compile.tvm_routes import TVM_BACKEND
 from edgemill.compile.vela_routes import VELA_BACKEND
 from edgemill.errors import InvariantError

@@ -1,22 +1,24 @@
-"""How models reach Core ML."""
+"""How models reach targets whose files are made from a PyTorch twin of the fp32 ONNX model."""
 
 from __future__ import annotations
 
 from collections.abc import Set
+from dataclasses import dataclass
 
-from edgemill.compile import COMPILE_COREML
+from edgemill.compile import COMPILE_COREML, COMPILE_EXECUTORCH
 from edgemill.compile.route import Backend, Refusal, Route, unsupported
 from edgemill.recipe import Recipe, Scheme
 from edgemill.step import Step
 from edgemill.targets.spec import Target
 
 
-class CoreMlBackend:
-    """From the fp32 ONNX model, which becomes a PyTorch module; the converter itself rounds to half precision."""
+@dataclass
+class TorchBackend:
+    """From the fp32 ONNX model in every number format: the compile step itself rounds or quantizes."""
 
-    name = "coreml"
-    step: Step = COMPILE_COREML
-    probed = False
+    name: str
+    step: Step
+    probed: bool = False
 
     def route(self, scheme: Scheme | None, available: Set[str], target: Target, recipe: Recipe) -> Route | Refusal:
         """See `Backend.route`."""
@@ -27,4 +29,5 @@ class CoreMlBackend:
         return Route(None, None)
 
 
-COREML_BACKEND: Backend = CoreMlBackend()
+COREML_BACKEND: Backend = TorchBackend("coreml", COMPILE_COREML)
+EXECUTORCH_BACKEND: Backend = TorchBackend("executorch", COMPILE_EXECUTORCH)
