@@ -39,8 +39,9 @@ from edgemill.compile import CompileSettings
 from edgemill.compile.backend import backend_of
 from edgemill.data.dataset import Dataset, SplitName
 from edgemill.emulate.answering import open_on
-from edgemill.emulate.machine import how_executed, reference
+from edgemill.emulate.machine import how_executed, reference, target_lacks
 from edgemill.execute import Call, execute, release_workers
+from edgemill.lack import told
 from edgemill.quantize import LitertScheme, LitertSettings, StaticSettings
 from edgemill.recipe import Checkpoint, Scheme
 from edgemill.store import Store
@@ -97,9 +98,9 @@ def main() -> int:
         parser.error(f"no Fashion-MNIST at {options.data}; set FASHION_MNIST_DIR")
     lacks = [lack for name in (*C_TARGETS, TFLM, ARM) for lack in blockers(load_target(name))]
     if not how_executed(load_target(ARM)).is_targets_own:
-        lacks.append("ARM64 is not emulated here: apt-get install qemu-user; edgemill sysroot aarch64")
+        lacks += target_lacks(load_target(ARM))
     if lacks:
-        parser.error("; ".join(dict.fromkeys(lacks)))
+        parser.error(told(lacks))
     samples = options.samples or (QUICK_SAMPLES if options.quick else SAMPLES)
     with tempfile.TemporaryDirectory(prefix="edgemill-bench-") as folder:
         rows = measure_all(Path(folder), checkpoint, options.data, samples)

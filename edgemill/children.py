@@ -101,10 +101,8 @@ def _environment(toolchain: str | None) -> tuple[str, list[str]]:
         inherited = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
         return sys.executable, [str(package.parent), *inherited]
     found = installed(toolchain)
-    if found.lacks:
-        raise ToolchainError(
-            f"Toolchain {toolchain} cannot be used.", got=found.lacks, remedy=found.lacks.rpartition(": ")[2]
-        )
+    if found.lack is not None:
+        raise ToolchainError(f"Toolchain {toolchain} cannot be used.", got=found.lack.what, remedy=found.lack.command)
     # Edgemill alone, not what is installed beside it, which would hide the environment's own versions
     alone = watch().temporary / "edgemill-alone"
     alone.mkdir(exist_ok=True)

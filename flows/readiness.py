@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edgemill.errors import ToolchainError
+from edgemill.lack import Lack, commands, told
 from edgemill.recipe import Recipe
 from edgemill.summary import TargetResult
 from edgemill.targets import load_target
@@ -19,24 +20,22 @@ def skip_unready(recipe: Recipe, *, strict: bool) -> tuple[Recipe, dict[str, Tar
         ToolchainError: none can be tried, or `strict` and one cannot.
     """
     skipped: dict[str, TargetResult] = {}
+    missing: list[Lack] = []
     ready = []
     for name in recipe.targets:
         target = load_target(name)
         if lacks := blockers(target):
-            reason = "; ".join(lacks)
-            skipped[target.name] = TargetResult(target=target.name, title=target.title, skipped=reason)
+            missing += lacks
+            skipped[target.name] = TargetResult(target=target.name, title=target.title, skipped=told(lacks))
         else:
             ready.append(name)
     if skipped and (strict or not ready):
-        commands = dict.fromkeys(
-            lack.rpartition(": ")[2] for name in recipe.targets for lack in blockers(load_target(name))
-        )
         raise ToolchainError(
             "Targets cannot be tried on this machine."
             if ready
             else "None of the targets can be tried on this machine.",
             where=", ".join(skipped),
-            got="; ".join(dict.fromkeys(result.skipped or "" for result in skipped.values())),
-            remedy=" && ".join(commands),
+            got="; ".join(dict.fromkeys(lack.what for lack in missing)),
+            remedy=" && ".join(commands(missing)),
         )
     return recipe.model_copy(update={"targets": tuple(ready)}), skipped

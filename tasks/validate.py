@@ -52,8 +52,8 @@ def in_oldest_runtime(
         return None
     name, newest = target.runtime.name, tool_versions((target.runtime.name,))[target.runtime.name]
     found = installed(target.oldest)
-    if found.lacks:
-        return VersionRange(runtime=name, oldest=target.runtime.minimum, newest=newest, missing=found.lacks)
+    if found.lack is not None:
+        return VersionRange(runtime=name, oldest=target.runtime.minimum, newest=newest, missing=str(found.lack))
     answers = predict(model, recipe, data, SplitName.VALIDATION, subject, on_this_host()).outputs["predictions"]
     settings, inputs = OldestSettings(scheme=scheme), {"model": model, "data": data, "predictions": answers}
     facts = perform(Call(OLDEST, settings, inputs, toolchain=target.oldest), subject).facts

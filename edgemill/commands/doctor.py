@@ -30,15 +30,13 @@ def doctor(as_json: bool) -> None:
         ],
     )
     chains = report["toolchains"].items()
-    _section("toolchains", [(name, facts["title"], f"{facts['size_mb']} MB", facts["state"]) for name, facts in chains])
+    _section("toolchains", [(name, facts["state"], facts["title"]) for name, facts in chains])
     meters = report["energy_meters"] | {
         name: f"not usable: {why}" for name, why in report["energy_meters_unusable"].items()
     }
     _section("energy meters", list(meters.items()))
-    rows = []
-    for name, lacks in report["targets"].items():
-        rows.append((name, report["answers"][name], "ready" if not lacks else "lacks " + "; ".join(lacks)))
-    _section("targets", rows)
+    _section("targets", [(name, facts["answers"], facts["state"]) for name, facts in report["targets"].items()])
+    _section("what gets everything that targets lack", [(command,) for command in report["missing"]])
 
 
 def _section(title: str, rows: Sequence[tuple[str, ...]]) -> None:

@@ -37,6 +37,7 @@ def targets(words: tuple[str, ...], everything: bool, as_json: bool) -> None:
 
 def _list(as_json: bool) -> None:
     from edgemill.emulate.machine import how_executed
+    from edgemill.lack import commands, state
     from edgemill.targets import load_target, target_names
     from edgemill.targets.capability import blockers, capability, describe_targets
 
@@ -44,11 +45,17 @@ def _list(as_json: bool) -> None:
         print_json(describe_targets())
         return
     rows = [("TARGET", "WHAT", "BACKEND", "ANSWERS HERE BY", "STATE")]
+    missing = []
     for target in map(load_target, target_names()):
         lacks = capability(target)
         source = "-" if blockers(target) else how_executed(target).source
-        rows.append((target.name, target.title, target.backend, source, "; ".join(lacks) or "ready"))
+        rows.append((target.name, target.title, target.backend, source, state(lacks)))
+        missing += lacks
     print_table(rows)
+    if missing:
+        click.echo("\nwhat gets everything that is missing; `edgemill targets NAME` says it for one")
+    for command in commands(missing):
+        click.echo(f"  {command}")
 
 
 def _show(names: tuple[str, ...], as_json: bool) -> None:
@@ -67,11 +74,12 @@ def _fields(target: Target) -> list[tuple[str, object]]:
     from edgemill.targets.capability import capability
 
     fields: list[tuple[str, object]] = [(k, v) for k, v in target.model_dump(mode="json").items() if v is not None]
-    return [*fields, ("lacks here", capability(target) or "nothing")]
+    return [*fields, *(("lacks here", str(lack)) for lack in capability(target))]
 
 
 def _install(names: tuple[str, ...], everything: bool, as_json: bool) -> None:
     from edgemill.errors import RecipeError
+    from edgemill.lack import told
     from edgemill.targets import load_target, target_names
     from edgemill.targets.capability import blockers
     from edgemill.toolchains import toolchain_names
@@ -82,16 +90,20 @@ def _install(names: tuple[str, ...], everything: bool, as_json: bool) -> None:
     wanted = [load_target(name) for name in (target_names() if everything else names) if name not in toolchain_names()]
     toolchains = [name for name in names if name in toolchain_names()]
     toolchains += [name for target in wanted for name in target.toolchains]
-    told = {}
+    done = []
     for name in dict.fromkeys([*toolchains, *(toolchain_names() if everything else ())]):
         click.echo(f"{name} ...", err=True)
-        found = install(name)
-        told[name] = {"folder": str(found.folder), "lacks": found.lacks}
+        done.append(install(name))
     further = {target.name: lacks for target in wanted if (lacks := blockers(target))}
     if as_json:
-        print_json({"toolchains": told, "targets_lack": further})
+        chains = {
+            found.toolchain.name: {"folder": str(found.folder), "lacks": found.lack and found.lack.as_json()}
+            for found in done
+        }
+        still = {name: [lack.as_json() for lack in missing] for name, missing in further.items()}
+        print_json({"toolchains": chains, "targets_lack": still})
         return
-    for name, facts in told.items():
-        click.echo(f"{name}: {facts['lacks'] or 'ready, ' + facts['folder']}")
-    for name, lacks in further.items():
-        click.echo(f"{name} still lacks: {'; '.join(lacks)}")
+    for found in done:
+        click.echo(f"{found.toolchain.name}: {found.lack or f'ready, {found.folder}'}")
+    for name, missing in further.items():
+        click.echo(f"{name} still lacks: {told(missing)}")

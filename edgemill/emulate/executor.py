@@ -23,11 +23,12 @@ from pydantic import ValidationError
 import edgemill
 from edgemill.artifact import Frozen
 from edgemill.emulate.host import this_host
-from edgemill.emulate.machine import emulation_lacks
+from edgemill.emulate.machine import emulation_lacks, emulator_lack
 from edgemill.emulate.places import Sysroot, read_sysroot
 from edgemill.emulate.protocol import PROTOCOL
 from edgemill.emulate.trace import Tensors
 from edgemill.errors import EdgemillError, InvariantError, ToolchainError, error_from_dict
+from edgemill.lack import commands
 from edgemill.targets.spec import Emulation
 
 START_LIMIT_S = 300.0
@@ -224,8 +225,8 @@ def _command(emulation: Emulation, sysroot: Sysroot | None, folder: Path) -> tup
         raise ToolchainError(
             "The target's CPU cannot be emulated here.",
             where=f"{emulation.emulator} -cpu {emulation.cpu}",
-            got="; ".join(lacks) or f"no {emulation.emulator} on the PATH",
-            remedy="; ".join(lack.rpartition(": ")[2] for lack in lacks) or "apt-get install qemu-user",
+            got="; ".join(lack.what for lack in lacks) or f"no {emulation.emulator} on the PATH",
+            remedy=" && ".join(commands(lacks or [emulator_lack(emulation.emulator)])),
         )
     own = folder / "py"
     own.mkdir()

@@ -23,6 +23,7 @@ from pydantic import Field
 
 from edgemill.artifact import Frozen
 from edgemill.emulate.host import Host, this_host
+from edgemill.lack import APT, SYSROOT, Lack, told
 from edgemill.targets.provenance import NATIVE, architecture, difference
 from edgemill.targets.spec import By, Emulation, Target
 from edgemill.toolchains import load_toolchain
@@ -79,7 +80,7 @@ def how_executed(target: Target, host: Host | None = None) -> Machine:
     if emulation is None:
         lack = f"no emulator has the CPU of {target.name}"
     elif lacks := target_lacks(target, host):
-        lack = "; ".join(lacks)
+        lack = told(lacks)
     else:
         return _emulated(emulation, host, sysroot, why)
     return Machine(
@@ -148,8 +149,8 @@ def screened_on(machine: Machine, close: bool, samples: int, host: Host | None =
     )
 
 
-def emulation_lacks(emulation: Emulation, host: Host | None = None, *, sysroot: bool = True) -> list[str]:
-    """What is missing here to emulate, one sentence each with what gets it; empty where everything is there.
+def emulation_lacks(emulation: Emulation, host: Host | None = None, *, sysroot: bool = True) -> list[Lack]:
+    """What is missing here to emulate; empty where everything is there.
 
     Args:
         emulation: which CPU.
@@ -159,16 +160,21 @@ def emulation_lacks(emulation: Emulation, host: Host | None = None, *, sysroot: 
     host = host or this_host()
     lacks = []
     if emulation.emulator not in host.emulators:
-        package = "qemu-system-arm" if emulation.emulator == "qemu-system-arm" else "qemu-user"
-        system = "" if platform.system() == "Linux" else ", on Linux only"
-        lacks.append(f"{emulation.emulator} is not installed: apt-get install {package}{system}")
+        lacks.append(emulator_lack(emulation.emulator))
     if sysroot and emulation.arch != architecture(host.arch) and emulation.arch not in host.sysroots:
         why = host.unusable.get(emulation.arch, f"there is no sysroot of {emulation.arch}")
-        lacks.append(f"{why}: edgemill sysroot {emulation.arch}")
+        lacks.append(_sysroot_lack(emulation.arch, why))
     return lacks
 
 
-def target_lacks(target: Target, host: Host | None = None) -> list[str]:
+def emulator_lack(name: str) -> Lack:
+    """An emulator that is not installed."""
+    package = "qemu-system-arm" if name == "qemu-system-arm" else "qemu-user"
+    system = "" if platform.system() == "Linux" else ", and runs on Linux only"
+    return Lack(name=name, what=f"{name} is not installed{system}", getter=APT, arguments=(package,))
+
+
+def target_lacks(target: Target, host: Host | None = None) -> list[Lack]:
     """What is missing here to emulate a target, as `emulation_lacks`, and its own runtime in the sysroot.
 
     Args:
@@ -184,10 +190,12 @@ def target_lacks(target: Target, host: Host | None = None) -> list[str]:
     wanted = load_toolchain(execution.toolchain).versions((target.runtime.name,)).get(target.runtime.name, "")
     if host.distributions.get(emulation.arch, {}).get(target.runtime.name) == wanted:
         return lacks
-    return [
-        *lacks,
-        f"the sysroot of {emulation.arch} is without {target.runtime.name} {wanted}: edgemill sysroot {emulation.arch}",
-    ]
+    why = f"the sysroot of {emulation.arch} is without {target.runtime.name} {wanted}"
+    return [*lacks, _sysroot_lack(emulation.arch, why)]
+
+
+def _sysroot_lack(arch: str, why: str) -> Lack:
+    return Lack(name=f"sysroot {arch}", what=why, getter=SYSROOT, arguments=(arch,))
 
 
 def _emulated_identity(emulation: Emulation, host: Host, sysroot: bool) -> str:

@@ -11,29 +11,28 @@ from packaging.version import InvalidVersion, Version
 
 from edgemill.compile.c_compiler import HOST_COMPILER
 from edgemill.emulate.machine import emulation_lacks, how_executed, target_lacks
+from edgemill.lack import APT, PIP, Lack
 from edgemill.targets.catalog import load_target, target_names
 from edgemill.targets.provenance import difference, provenance
-from edgemill.targets.spec import By, Target
+from edgemill.targets.spec import By, CrossCompiler, Target
 from edgemill.toolchains import installed
+
+UNPROVEN_RANGE = "the version range is not proven"
+PROXY = "answers are not validated in the target's own arithmetic"
 
 _PIPELINE = ("onnx", "tensorflow", "tf-keras", "tensorflow-model-optimization", "tf2onnx")
 
 
-def blockers(target: Target) -> list[str]:
-    """What must be there to make files for a target and let them answer, and is not: one sentence each, with
-    the command that gets it. Nothing is imported."""
-    missing = [lacks for name in target.toolchains if (lacks := installed(name).lacks)]
-    if not target.toolchains:
-        missing += _runtime_lacks(target)
-    absent = [name for name in _PIPELINE if _installed(name) is None]
-    if absent:
-        missing.append(f"{', '.join(absent)} not installed: pip install 'edgemill[pipeline]'")
+def blockers(target: Target) -> list[Lack]:
+    """What must be there to make files for a target and let them answer, and is not. Nothing is imported."""
+    missing = [lack for name in target.toolchains if (lack := installed(name).lack) is not None]
+    if not target.toolchains and (runtime := _runtime_lack(target)) is not None:
+        missing.append(runtime)
+    if absent := ", ".join(name for name in _PIPELINE if _installed(name) is None):
+        what = f"{absent} not installed"
+        missing.append(Lack(name=absent, what=what, getter=PIP, arguments=("'edgemill[pipeline]'",)))
     compilers = () if target.cross is None else (target.cross, HOST_COMPILER)
-    missing += [
-        f"{item.compiler} is not installed: apt-get install {' '.join(item.packages)}"
-        for item in dict.fromkeys(compilers)
-        if shutil.which(item.compiler) is None
-    ]
+    missing += [lack for item in dict.fromkeys(compilers) if (lack := compiler_lack(item)) is not None]
     if target.execution.by is By.PROGRAM and target.emulation is not None and difference(target, platform.machine()):
         missing += emulation_lacks(target.emulation, sysroot=False)
     if target.execution.by is By.RUNTIME and target.is_foreign_code:
@@ -41,36 +40,42 @@ def blockers(target: Target) -> list[str]:
     return missing
 
 
-def capability(target: Target) -> list[str]:
-    """What is missing, one sentence each; empty where everything is there.
+def capability(target: Target) -> list[Lack]:
+    """What is missing; empty where everything is there.
 
-    These are the `blockers`, and where this CPU calculates otherwise than the target's, the emulator and its
-    sysroot, without which the host answers as a proxy.
+    These are the `blockers`, and with an `effect`, what would prove more: the oldest runtime of the target's range,
+    and where this CPU calculates otherwise than the target's, the emulator and its sysroot, without which the host
+    answers as a proxy.
     """
     missing = blockers(target)
-    if target.oldest is not None and (lacks := installed(target.oldest).lacks):
-        missing.append(f"the version range is not proven: {lacks}")
+    weaker = []
+    if target.oldest is not None and (oldest := installed(target.oldest).lack) is not None:
+        weaker.append(oldest.model_copy(update={"effect": UNPROVEN_RANGE}))
     emulated = target.emulation is not None and target.execution.by is not By.PROGRAM
-    if emulated and target.emulation is not None and difference(target, platform.machine()):
-        missing += [
-            f"answers are not validated in the target's own arithmetic: {lack}"
-            for lack in target_lacks(target)
-            if lack not in missing
-        ]
-    return missing
+    if emulated and difference(target, platform.machine()):
+        lacks = [lack for lack in target_lacks(target) if lack not in missing]
+        weaker += [lack.model_copy(update={"effect": PROXY}) for lack in lacks]
+    return missing + weaker
 
 
-def _runtime_lacks(target: Target) -> list[str]:
+def compiler_lack(compiler: CrossCompiler) -> Lack | None:
+    """A C compiler that is not installed; None where it is."""
+    name = compiler.compiler
+    if shutil.which(name) is not None:
+        return None
+    return Lack(name=name, what=f"{name} is not installed", getter=APT, arguments=compiler.packages)
+
+
+def _runtime_lack(target: Target) -> Lack | None:
     runtime = target.runtime
     if target.execution.by is not By.RUNTIME:
-        return []
-    installed_version = _installed(runtime.name)
+        return None
+    version = _installed(runtime.name)
     wanted = f"{runtime.name}>={runtime.minimum},<{runtime.below}"
-    if installed_version is None:
-        return [f"{runtime.name} is not installed: pip install '{wanted}'"]
-    if not _within(installed_version, runtime.minimum, runtime.below):
-        return [f"{runtime.name} {installed_version} is not what the target runs: pip install '{wanted}'"]
-    return []
+    if version is not None and _within(version, runtime.minimum, runtime.below):
+        return None
+    what = f"{runtime.name} is not installed" if version is None else f"{runtime.name} {version} is not what it runs"
+    return Lack(name=runtime.name, what=what, getter=PIP, arguments=(f"'{wanted}'",))
 
 
 def describe_targets() -> list[dict[str, Any]]:
@@ -84,7 +89,7 @@ def describe_targets() -> list[dict[str, Any]]:
             "digest": target.digest,
             "latency_source": provenance(target, platform.machine()),
             "accuracy_source": how_executed(target).source,
-            "lacks": capability(target),
+            "lacks": [lack.as_json() for lack in capability(target)],
         }
         for target in map(load_target, target_names())
     ]

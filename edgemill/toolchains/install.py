@@ -28,7 +28,7 @@ def install(name: str) -> Installed:
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / f".{name}.lock"):
         found = installed(name)
-        if not found.environment_lacks:
+        if found.environment_lack is None:
             return found
         if found.folder.exists():
             remove(found.folder)

@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from edgemill.artifact import Frozen
+from edgemill.lack import APT, TOOLCHAINS, Lack
 from edgemill.store import state_folder
 from edgemill.toolchains.spec import Toolchain, load_toolchain
 
@@ -33,19 +34,19 @@ class Installed:
 
     Attributes:
         folder: the virtual environment.
-        environment_lacks: why the environment cannot be used, with the command that helps; empty where it can.
-        system_lacks: the same of programs of the system.
+        environment_lack: why the environment cannot be used; None where it can.
+        system_lack: the same of programs of the system.
     """
 
     toolchain: Toolchain
     folder: Path
-    environment_lacks: str
-    system_lacks: str
+    environment_lack: Lack | None
+    system_lack: Lack | None
 
     @property
-    def lacks(self) -> str:
-        """Why the toolchain cannot be used, with the command that helps; empty where it can."""
-        return self.environment_lacks or self.system_lacks
+    def lack(self) -> Lack | None:
+        """Why the toolchain cannot be used; None where it can."""
+        return self.environment_lack or self.system_lack
 
     @property
     def python(self) -> Path:
@@ -71,26 +72,37 @@ def installed(name: str) -> Installed:
     """
     toolchain = load_toolchain(name)
     folder = toolchains_folder() / name
-    return Installed(toolchain, folder, _environment_lacks(toolchain, folder), _system_lacks(toolchain))
+    return Installed(toolchain, folder, _environment_lack(toolchain, folder), _system_lack(toolchain))
 
 
-def _environment_lacks(toolchain: Toolchain, folder: Path) -> str:
-    command = f"edgemill targets install {toolchain.name}"
+def _environment_lack(toolchain: Toolchain, folder: Path) -> Lack | None:
+    if not (why := _unusable(toolchain, folder)):
+        return None
+    return Lack(
+        name=f"toolchain {toolchain.name}",
+        what=f"toolchain {toolchain.name} {why}",
+        getter=TOOLCHAINS,
+        arguments=(toolchain.name,),
+        size_mb=toolchain.size_mb,
+    )
+
+
+def _unusable(toolchain: Toolchain, folder: Path) -> str:
     try:
         manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
     except FileNotFoundError:
-        return f"toolchain {toolchain.name} is not installed ({toolchain.size_mb} MB): {command}"
+        return f"is not installed ({toolchain.size_mb} MB)"
     except (OSError, ValidationError):
-        return f"toolchain {toolchain.name} at {folder} cannot be read: {command}"
+        return f"at {folder} cannot be read"
     if manifest.digest != toolchain.digest:
-        return f"toolchain {toolchain.name} is of another version of Edgemill: {command}"
+        return "is of another version of Edgemill"
     if manifest.python != platform.python_version() or not (folder / "bin" / "python").exists():
-        return f"toolchain {toolchain.name} was made with another Python ({manifest.python}): {command}"
+        return f"was made with another Python ({manifest.python})"
     return ""
 
 
-def _system_lacks(toolchain: Toolchain) -> str:
-    absent = [program for program in toolchain.programs if shutil.which(program) is None]
-    if absent:
-        return f"{', '.join(absent)} not found: apt-get install {' '.join(toolchain.packages)}"
-    return ""
+def _system_lack(toolchain: Toolchain) -> Lack | None:
+    absent = ", ".join(program for program in toolchain.programs if shutil.which(program) is None)
+    if not absent:
+        return None
+    return Lack(name=absent, what=f"{absent} not found", getter=APT, arguments=toolchain.packages)

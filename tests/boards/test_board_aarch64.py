@@ -44,7 +44,7 @@ def python(tmp_path):
     emulation = TARGET.emulation
     lacks = emulation_lacks(emulation)
     if lacks:
-        pytest.skip("; ".join(lacks))
+        pytest.skip("; ".join(map(str, lacks)))
     sysroot = read_sysroot("aarch64")
     site = tmp_path / "site"
     wanted = {name: metadata.version(name) for name in FURTHER}

@@ -6,7 +6,6 @@ import sys
 import numpy as np
 import onnx
 import onnxruntime
-import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgemill.artifact import Signature, TensorSpec
@@ -19,17 +18,9 @@ from edgemill.runtimes.program import HOST, MANIFEST, TARGET, ProgramManifest
 from edgemill.step import InputFile, StepContext
 from edgemill.store import Store
 from edgemill.targets import load_target
-from edgemill.targets.capability import blockers
 
 TARGETS = ("x86-64-c", "arm64-linux-c", "riscv64-linux-c", "cortex-m4-bare-c")
 SIZE, CLASSES = 8, 5
-
-
-def usable(name):
-    target = load_target(name)
-    if lacks := blockers(target):
-        pytest.skip(f"{name}: {'; '.join(lacks)}")
-    return target
 
 
 def network(path, *, softmax=False, further=None):

@@ -17,7 +17,8 @@ from edgemill.summary import Profile
 from edgemill.targets import load_target
 from edgemill.targets.spec import CrossCompiler, Limits, Target
 from edgemill.validate.verdict import Decision, Verdict
-from tests.c_program.programs import CLASSES, SIZE, TARGETS, Bench, reference, script, usable
+from tests.c_program.programs import CLASSES, SIZE, TARGETS, Bench, reference, script
+from tests.support.ready import usable
 
 
 @pytest.fixture(scope="module")

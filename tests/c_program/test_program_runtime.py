@@ -6,7 +6,8 @@ import pytest
 from edgemill.compile.c_harness import harness, linker_script
 from edgemill.errors import ToolchainError
 from edgemill.runtimes.program import HOST, MANIFEST, TARGET, ProgramModel, check_same
-from tests.c_program.programs import program_folder, usable
+from tests.c_program.programs import program_folder
+from tests.support.ready import usable
 
 
 class TestForeignProgram:

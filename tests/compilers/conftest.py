@@ -38,7 +38,7 @@ class Bench:
         """A target of a backend whose files run on this machine, or a skip that says what is missing."""
         name = {"ncnn": "ncnn-mobile", "tvm": "tvm-cpu", "iree": "riscv64-iree"}[backend]
         for toolchain in load_target(name).toolchains:
-            if lacks := installed(toolchain).lacks:
+            if lacks := installed(toolchain).lack:
                 pytest.skip(f"{name}: {lacks}")
         if backend == "tvm" and platform.machine() != "x86_64":
             pytest.skip(f"{name}: this machine is {platform.machine()}")

@@ -12,6 +12,7 @@ from edgemill.compile.route import Refusal, Route
 from edgemill.emulate.executor import Guest
 from edgemill.emulate.host import Host, this_host
 from edgemill.emulate.machine import how_executed, target_lacks
+from edgemill.lack import told
 from edgemill.recipe import Recipe, Scheme
 from edgemill.targets import load_target
 from edgemill.targets.capability import blockers
@@ -71,8 +72,8 @@ def test_a_sysroot_without_the_runtime_is_named_with_its_command(name, runtime):
     target = load_target(name)
     lacks = target_lacks(target, X86)
     assert len(lacks) == 1
-    assert runtime in lacks[0]
-    assert lacks[0].endswith(": edgemill sysroot aarch64")
+    assert runtime in lacks[0].what
+    assert lacks[0].command == "edgemill sysroot aarch64"
     machine = how_executed(target, X86)
     assert machine.source == "proxy:x86_64-host"
     assert machine.toolchain == target.execution.toolchain
@@ -92,8 +93,8 @@ def test_foreign_machine_code_is_not_timed_and_needs_the_emulator(monkeypatch, t
     assert load_target("tvm-cpu").timed
     assert load_target("ncnn-mobile").timed  # its files are for every CPU
     monkeypatch.setenv("EDGEMILL_SYSROOTS", str(tmp_path))
-    assert any("sysroot" in lack for lack in blockers(target))
-    assert not any("sysroot" in lack for lack in blockers(load_target("ncnn-mobile")))
+    assert any("sysroot" in lack.name for lack in blockers(target))
+    assert not any("sysroot" in lack.name for lack in blockers(load_target("ncnn-mobile")))
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
     assert target.timed
     assert not load_target("tvm-cpu").timed
@@ -117,7 +118,7 @@ def test_raspberry_pi_4_is_its_elder_sister_with_another_cpu():
 def emulated(name):
     target = load_target(name)
     if how_executed(target).emulation is None:
-        pytest.skip(f"{name} is not emulated here: {'; '.join(target_lacks(target)) or 'it is native'}")
+        pytest.skip(f"{name} is not emulated here: {told(target_lacks(target)) or 'it is native'}")
     return target
 
 

@@ -46,9 +46,8 @@ def test_a_proxy_says_what_gets_the_real_thing():
     assert machine.source == "proxy:x86_64-host"
     assert "edgemill sysroot aarch64" in machine.reason
     stale = without_root.model_copy(update={"unusable": {"aarch64": "the sysroot of aarch64 has onnxruntime 1.0"}})
-    assert emulation_lacks(ARM.emulation, stale) == [
-        "the sysroot of aarch64 has onnxruntime 1.0: edgemill sysroot aarch64"
-    ]
+    (lack,) = emulation_lacks(ARM.emulation, stale)
+    assert str(lack) == "the sysroot of aarch64 has onnxruntime 1.0: edgemill sysroot aarch64"
     assert "no emulator has the CPU" in how_executed(VNNI, OLD_SERVER).reason
 
 

@@ -2,7 +2,6 @@
 
 import flatbuffers
 import numpy as np
-import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from edgemill.artifact import Artifact
@@ -13,20 +12,10 @@ from edgemill.emulate.machine import how_executed
 from edgemill.execute import Call, execute
 from edgemill.recipe import Preprocess, Scheme, Task
 from edgemill.store import Store
-from edgemill.targets import load_target
-from edgemill.targets.capability import blockers
 from edgemill.validate import PREDICT, PredictSettings
 
 FEATURES = 16
 _VERSIONS = {"FULLY_CONNECTED": {"int8": 4, "float32": 1, "hybrid": 3}}
-
-
-def usable(name):
-    """A target whose toolchains are installed; else the test is skipped, with the command that gets them."""
-    target = load_target(name)
-    if lacks := blockers(target):
-        pytest.skip(f"{name}: {'; '.join(lacks)}")
-    return target
 
 
 def dense(path, widths=(24, 10), numbers="int8", per_channel=False, fused=None, last=None, seed=0):

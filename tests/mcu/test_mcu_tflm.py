@@ -16,20 +16,21 @@ from tests.mcu import mcu_models
 from tests.mcu.remote import Remote
 from tests.runtimes import models
 from tests.runtimes import test_runtimes as template
+from tests.support.ready import usable
 
 TARGET = "cortex-m-tflm"
 
 
 @pytest.fixture(scope="module")
 def remote():
-    mcu_models.usable(TARGET)
+    usable(TARGET)
     with Remote("tflm") as process:
         yield process
 
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
-    mcu_models.usable(TARGET)
+    usable(TARGET)
     yield mcu_models.Bench(tmp_path_factory.mktemp("bench"))
     release_workers()
 

@@ -11,20 +11,21 @@ from edgemill.recipe import Scheme, parse_recipe
 from edgemill.targets import load_target
 from edgemill.toolchains import installed
 from tests.mcu import mcu_models
+from tests.support.ready import usable
 
 TARGETS = ("ethos-u55-128", "ethos-u65-256", "ethos-u85-256")
 
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
-    mcu_models.usable(TARGETS[0])
+    usable(TARGETS[0])
     yield mcu_models.Bench(tmp_path_factory.mktemp("bench"))
     release_workers()
 
 
 @pytest.fixture
 def python():
-    mcu_models.usable(TARGETS[0])
+    usable(TARGETS[0])
     return installed("vela").python
 
 
@@ -60,7 +61,7 @@ class TestEveryNpu:
         assert any("not measured" in note for note in device["notes"])
 
     def test_the_source_answers_in_the_interpreter(self, bench, tmp_path, name):
-        target, source = mcu_models.usable(name), mcu_models.dense(tmp_path / "m.tflite")
+        target, source = usable(name), mcu_models.dense(tmp_path / "m.tflite")
         record = bench.compile(target, source)
         executable = record.outputs["executable"]
         assert executable.kind == "tflite-micro"

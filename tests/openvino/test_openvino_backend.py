@@ -10,17 +10,16 @@ from edgemill.errors import EdgemillError, ToolchainError
 from edgemill.execute import release_workers
 from edgemill.recipe import Scheme
 from edgemill.targets import load_target
-from edgemill.targets.capability import blockers
 from tests.compilers import compiler_graphs as graphs
 from tests.compilers.conftest import Bench
+from tests.support.ready import usable
 
 TARGET = load_target("x86-64-openvino")
 
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
-    if lacks := blockers(TARGET):
-        pytest.skip(f"{TARGET.name}: {'; '.join(lacks)}")
+    usable(TARGET.name)
     yield Bench(tmp_path_factory.mktemp("openvino"))
     release_workers()
 

@@ -11,8 +11,7 @@ from click.testing import CliRunner
 
 from edgemill.bundle import read_bundle
 from edgemill.cli import main
-from edgemill.targets import load_target
-from edgemill.targets.capability import blockers
+from tests.support.ready import usable
 from tests.support.runs import DIGITS, optimize
 
 PLAIN = (
@@ -27,12 +26,6 @@ extends: cortex-m-tflm
 title: a sensor with little memory
 limits: {ram_bytes: 4000}
 """
-
-
-def needs(*names: str) -> None:
-    for name in names:
-        if lacks := blockers(load_target(name)):
-            pytest.skip(f"{name}: {'; '.join(lacks)}")
 
 
 @pytest.fixture
@@ -97,7 +90,8 @@ def test_what_lacks_is_skipped_and_the_others_go_on(recipe, tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_microcontrollers_and_an_own_target_with_less_memory(recipe, tmp_path):
-    needs("cortex-m-tflm", "ethos-u55-128", "cortex-m4-bare-c")
+    for name in ("cortex-m-tflm", "ethos-u55-128", "cortex-m4-bare-c"):
+        usable(name)
     targets = ("cortex-m-tflm", "sensor.yaml", "ethos-u55-128", "cortex-m4-bare-c", "jetson-tensorrt")
     finished = optimize(tmp_path / "home", *PLAIN, recipe=recipe(*targets))
     assert finished.code == 3, finished.log

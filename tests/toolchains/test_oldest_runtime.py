@@ -18,7 +18,7 @@ TARGET = load_target("x86-64-vnni")
 @pytest.fixture(autouse=True)
 def _only_where_it_is_installed():
     assert TARGET.oldest is not None
-    if lacks := installed(TARGET.oldest).lacks:
+    if lacks := installed(TARGET.oldest).lack:
         pytest.skip(f"the oldest onnxruntime: {lacks}")
     yield
     release_workers()

@@ -51,12 +51,12 @@ def test_unknown_toolchain_gets_a_suggestion():
 
 def test_what_is_not_there_is_said_with_its_command(tmp_path, monkeypatch):
     monkeypatch.setenv("EDGEMILL_TOOLCHAINS", str(tmp_path))
-    assert installed("vela").lacks.endswith("edgemill targets install vela")
+    assert installed("vela").lack.command == "edgemill targets install vela"
     (tmp_path / "vela").mkdir()
     (tmp_path / "vela" / "toolchain.json").write_text("{}")
-    assert "cannot be read" in installed("vela").lacks
+    assert "cannot be read" in installed("vela").lack.what
     (tmp_path / "vela" / "toolchain.json").write_text('{"name": "vela", "digest": "0", "python": "3"}')
-    assert "another version" in installed("vela").lacks
+    assert "another version" in installed("vela").lack.what
 
 
 def test_a_step_of_a_missing_toolchain_names_it(tmp_path, monkeypatch):
@@ -76,7 +76,7 @@ def test_the_environment_is_part_of_the_identity():
 def test_install_once_and_run_in_it(tmp_path, monkeypatch):
     monkeypatch.setenv("EDGEMILL_TOOLCHAINS", str(tmp_path / "toolchains"))
     found = install("vela")
-    assert not found.lacks
+    assert found.lack is None
     told = subprocess.run([found.program("vela"), "--help"], check=True, capture_output=True, text=True)
     assert "--system-config" in told.stdout
     manifest = found.folder / "toolchain.json"
@@ -99,4 +99,4 @@ def test_an_index_that_cannot_be_reached_is_one_clear_error(tmp_path, monkeypatc
     monkeypatch.setenv("UV_HTTP_RETRIES", "0")
     with pytest.raises(ToolchainError, match="cannot be installed"):
         install("vela")
-    assert "is not installed" in installed("vela").lacks
+    assert "is not installed" in installed("vela").lack.what

@@ -17,7 +17,8 @@ from edgemill.summary import Status
 from edgemill.targets import load_target
 from edgemill.targets.spec import By
 from tests.runtimes import models
-from tests.vendors.vendor_models import compiled, loaded, network, pairs, usable
+from tests.support.ready import usable
+from tests.vendors.vendor_models import compiled, loaded, network, pairs
 
 
 class TestTensorRt:

@@ -2,7 +2,6 @@
 
 import numpy as np
 import onnx
-import pytest
 from onnx import numpy_helper
 from onnxruntime.quantization import QuantType
 
@@ -10,16 +9,7 @@ from edgemill.compile import CompileSettings
 from edgemill.compile.backend import backend_of
 from edgemill.execute import Call, execute
 from edgemill.store import Store
-from edgemill.targets import load_target
-from edgemill.targets.capability import blockers
 from tests.runtimes import models
-
-
-def usable(name):
-    target = load_target(name)
-    if lacks := blockers(target):
-        pytest.skip(f"{name}: {'; '.join(lacks)}")
-    return target
 
 
 def network(folder):
