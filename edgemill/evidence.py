@@ -11,7 +11,7 @@ class Arithmetic(Frozen):
     """In which arithmetic the answers were computed on which the gate decided, and how far the host's are off."""
 
     source: str = Field(
-        description="measured:native, emulated:qemu-..., or proxy:... where the target's was not at hand"
+        description="measured:native, measured:board:NAME, emulated:..., or proxy:... where it is not the target's"
     )
     note: str = Field(default="", description="why it is not the target's own; empty where it is")
     compared: int = Field(default=0, ge=0, description="samples on which host and target were compared")

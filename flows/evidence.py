@@ -20,7 +20,7 @@ from edgemill.results import Attempt, Reference, judge
 from edgemill.store import StepRecord
 from edgemill.summary import TargetResult
 from edgemill.targets import Target, load_target
-from flows.boards import measure_at_boards
+from flows.boards import answer_at_board, measure_at_boards
 from flows.measure import measure
 from tasks.benchmark import sustain
 from tasks.run import open_store, unvisited
@@ -41,7 +41,7 @@ def measure_and_judge(
 
     def test(attempt: Attempt) -> StepRecord:
         assert attempt.answering is not None
-        answers = predict(
+        answers = answer_at_board(attempt, checkpoint, recipe, data, SplitName.TEST) or predict(
             attempt.answering, recipe, data, SplitName.TEST, attempt.subject, how_executed(attempt.target)
         )
         return compare(answers, baseline_on(SplitName.TEST), recipe, data, SplitName.TEST, attempt.subject)

@@ -40,6 +40,8 @@ class OnBoard:
         baseline: the checkpoint as fp32 onnx.
         data: the dataset.
         subject: what it works on, for people.
+        timed: whether it is compared with the baseline.
+        answer: split whose samples the variant answers on the board.
     """
 
     board: Board
@@ -48,6 +50,8 @@ class OnBoard:
     baseline: Artifact
     data: Artifact
     subject: str
+    timed: bool = True
+    answer: SplitName | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class FromBoards:
     missing: dict[str, EdgemillError] = field(default_factory=dict)
 
 
-def measure_on_boards(wanted: Sequence[OnBoard], recipe: Recipe, answer: SplitName | None = None) -> FromBoards:
+def measure_on_boards(wanted: Sequence[OnBoard], recipe: Recipe) -> FromBoards:
     """Measure on several boards at once. One that fails leaves the others' results as they are.
 
     Must be called inside a flow. Once a board cannot be reached, what else is wanted of it is still tried, because
@@ -72,12 +76,11 @@ def measure_on_boards(wanted: Sequence[OnBoard], recipe: Recipe, answer: SplitNa
     Args:
         wanted: what is to be measured where.
         recipe: how it is measured.
-        answer: split whose samples the variants answer on the boards.
     """
     running: list[StepRecord | EdgemillError | PrefectFuture[StepRecord]] = []
     for item in wanted:
         try:
-            call = _call(item, recipe, answer)
+            call = _call(item, recipe)
             running.append(open_store().record(call.key) or _start(item, call))
         except EdgemillError as error:
             running.append(error)
@@ -93,13 +96,13 @@ def measure_on_boards(wanted: Sequence[OnBoard], recipe: Recipe, answer: SplitNa
     return FromBoards(tuple(records), missing)
 
 
-def measure_on_board(item: OnBoard, recipe: Recipe, answer: SplitName | None = None) -> StepRecord:
+def measure_on_board(item: OnBoard, recipe: Recipe) -> StepRecord:
     """Measure on one board, in this thread.
 
     Raises:
         EdgemillError: whatever kept the board from answering.
     """
-    call = _call(item, recipe, answer)
+    call = _call(item, recipe)
     label = _label(item)
     if (record := open_store().record(call.key)) is not None:
         publish(Progress(label, "cached", 1.0))
@@ -124,17 +127,19 @@ def _start(item: OnBoard, call: Call) -> PrefectFuture[StepRecord]:
     return future
 
 
-def _call(item: OnBoard, recipe: Recipe, answer: SplitName | None) -> Call:
+def _call(item: OnBoard, recipe: Recipe) -> Call:
     settings = BoardSettings(
         target=item.target.essence.model_copy(update={"power": item.target.power}),
         benchmark=recipe.benchmark.model_copy(update={"sustained": None}),
-        answer=answer,
+        timed=item.timed,
+        answer=item.answer,
     )
     return board_call(item.board, settings, {"variant": item.variant, "baseline": item.baseline, "data": item.data})
 
 
 def _label(item: OnBoard) -> str:
-    return f"benchmark.board {item.subject} on {item.board.name}"
+    what = "" if item.answer is None else f"{item.answer} "
+    return f"benchmark.board {what}{item.subject} on {item.board.name}"
 
 
 def _limit(board: Board) -> None:

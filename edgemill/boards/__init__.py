@@ -32,4 +32,5 @@ class BoardSettings(Frozen):
     target: Target
     benchmark: Benchmark = Benchmark()
     confidence: float = Field(0.95, gt=0.5, lt=1, description="two-sided confidence of the ratio's interval")
+    timed: bool = Field(True, description="whether it is compared with the baseline; False: it only answers")
     answer: SplitName | None = Field(None, description="split whose samples the variant answers on the board")

@@ -55,6 +55,7 @@ def measure(
             confidence=settings.confidence,
             variant=Part(kind=inputs["variant"].artifact.kind, filename=files["variant"].name),
             baseline=Part(kind=inputs["baseline"].artifact.kind, filename=files["baseline"].name),
+            timed=settings.timed,
             answer=settings.answer,
         )
         return converse(board, job, files | {"data": data}, ready.package, out, BOARD.time_limit_s, report)

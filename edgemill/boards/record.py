@@ -58,12 +58,13 @@ def measure_and_keep(store: Store, board: Board, call: Call, report: Report) -> 
         call: from `board_call`.
         report: told of progress.
 
-    Facts: of a board over SSH those of `benchmark.latency`, `source` and `energy_source` naming the board;
+    Facts: of a board over SSH those of `benchmark.latency` (none of them where the models are not timed), `source`
+    and `energy_source` naming the board;
     `board` with `name`, `signer`, `before` and `after` (`edgemill.device.conditions.Conditions`), `lease`, `package`,
     `started_at`, `finished_at`; `answered` where a split was. Of a microcontroller those of `benchmark.figures`.
 
     Outputs:
-        samples: .npz with everything that was timed.
+        samples: .npz with everything that was timed; absent where nothing was.
         signed: JSON {result, signature, signer}, from which anybody can verify the facts again.
         predictions: float32 (N, *output_shape) where a split was answered.
 

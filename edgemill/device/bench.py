@@ -50,13 +50,13 @@ def measure(job: Job, folder: Path, report: Report) -> dict[str, Any]:
     Args:
         job: what is asked.
         folder: holds its files, see `edgemill.device.job`; `out/` gets `samples.npz` (see
-            `Comparison.samples`) and, where a split is to be answered, `predictions.npy`, float32
-            (N, *output_shape).
+            `Comparison.samples`) where the models are timed and, where a split is to be answered,
+            `predictions.npy`, float32 (N, *output_shape).
         report: told of progress.
 
     Returns:
-        `facts`, those of the step `benchmark.latency` without sizes of files; `host`, the fingerprint of
-        this machine; `before` and `after`, its `Conditions`.
+        `facts`, those of the step `benchmark.latency` without sizes of files where the models are timed; `host`,
+        the fingerprint of this machine; `before` and `after`, its `Conditions`.
 
     Raises:
         ToolchainError: a file cannot be loaded, or does not take the batch.
@@ -68,7 +68,7 @@ def measure(job: Job, folder: Path, report: Report) -> dict[str, Any]:
     data = data_of(folder)
     with exclusive(report):
         before = conditions()
-        facts = _compare(job, files, data, out, report)
+        facts = _compare(job, files, data, out, report) if job.timed else {}
         after = conditions()
     if job.answer is not None:
         facts |= {"answered": _answer(files[VARIANT], data, job.answer, job.benchmark.threads, out, report)}

@@ -12,7 +12,7 @@ from edgemill.recipe import Benchmark
 from edgemill.step import InputFile
 from edgemill.targets.spec import Target
 
-PROTOCOL = 1
+PROTOCOL = 2
 JOB, OUT = "job.json", "out"
 """In the folder of a job: its description, and what it makes."""
 
@@ -33,6 +33,7 @@ class Job(Frozen):
     confidence: float = Field(0.95, gt=0.5, lt=1, description="two-sided confidence of the ratio's interval")
     variant: Part
     baseline: Part
+    timed: bool = Field(True, description="whether variant and baseline are compared")
     answer: SplitName | None = Field(None, description="split whose samples the variant answers")
 
 

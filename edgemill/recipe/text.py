@@ -161,6 +161,8 @@ def _explain(item: Any, model: type[BaseModel]) -> str:
         return f"unknown key; {hint}known here: {', '.join(known)}"
     if kind in ("model_type", "model_attributes_type"):
         return f"must be a mapping of keys; known here: {', '.join(_keys(model, loc))}"
+    if kind == "tuple_type":
+        return f"must be a list, e.g. [{item['input']}]"
     message: str = item["msg"]
     return message.removeprefix("Value error, ")
 

@@ -36,7 +36,7 @@ def main(inventory: str, place: str, budget_s: str, *boards: str) -> None:
         number = boards[:index].count(name)  # another file for every measurement of a board
         path = models.dense_tflite(folder / f"v{number}.tflite", ("int8", "int16")[number])
         variant = store.put(path, kind="tflite", step="test")
-        wanted.append(OnBoard(board, target, variant, baseline, data, f"variant {number}"))
+        wanted.append(OnBoard(board, target, variant, baseline, data, f"variant {number}", answer=SplitName.TEST))
     rule = Benchmark(rounds=8, runs_per_round=4, time_budget_s=float(budget_s), precision=1e-6)
 
     class Recipe:
@@ -44,7 +44,7 @@ def main(inventory: str, place: str, budget_s: str, *boards: str) -> None:
 
     @flow
     def on_boards() -> FromBoards:
-        return measure_on_boards(wanted, Recipe(), SplitName.TEST)  # type: ignore[arg-type] - all that is taken of one
+        return measure_on_boards(wanted, Recipe())  # type: ignore[arg-type] - all that is taken of one
 
     found = on_boards()
     told = {

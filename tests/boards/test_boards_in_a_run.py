@@ -31,10 +31,15 @@ def test_a_board_that_is_gone_leaves_the_others_figures(lab, tmp_path):
     assert finished.code == 0, finished.log
     first, second = finished.summary["targets"]
     assert first["source"] == "measured:board:here"
-    assert first["variants"][0]["profile"]["source"] == "measured:board:here"
+    gated = first["variants"][0]
+    assert gated["profile"]["source"] == "measured:board:here"
+    assert gated["arithmetic"] == gated["arithmetic"] | {"source": "measured:board:here", "note": ""}
+    asked = [name for name in finished.steps_run if name == "benchmark.board"]
+    assert len(asked) == 2  # its figures, and the answers of the test split for the gate
     assert second["source"] == "measured:native"
     (missing,) = second["variants"][0]["missing"]
     assert "board gone" in missing
+    assert second["variants"][0]["arithmetic"]["source"] == "measured:native"
     assert "gone" in (tmp_path / "home" / "runs" / "digits" / "report.html").read_text()
     again = optimize(tmp_path / "home", *PLAIN, targets, EDGEMILL_BOARDS=str(lab.inventory))
     assert [name for name in again.steps_run if name == "benchmark.board"] == []

@@ -88,6 +88,7 @@ def test_full_recipe_and_its_json_round_trip() -> None:
         ("stages.prune.learning_rate", float("inf"), ["stages.prune.learning_rate:", "finite", "found inf"]),
         ("budget.confidence", 95, ["budget.confidence:", "less than 1", "found 95"]),
         ("budget.max_accuracy_drop", 0, ["budget.max_accuracy_drop:", "greater than 0", "found 0"]),
+        ("targets", "raspberry-pi-5", ["targets: must be a list, e.g. [raspberry-pi-5]", "found 'raspberry-pi-5'"]),
         ("stages.prune", 0.5, ["stages.prune: must be a mapping of keys", "sparsity", "found 0.5"]),
         ("data.split", [5000], ["data.split: must be a mapping of keys; known here: calibration", "found [5000]"]),
         ("seed", {"a": 1}, ["seed:", "valid integer", "found {'a': 1}"]),
