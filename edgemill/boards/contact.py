@@ -16,7 +16,8 @@ from edgemill.boards.inventory import Board
 from edgemill.boards.package import package
 from edgemill.boards.ssh import call, title
 from edgemill.errors import ToolchainError
-from edgemill.targets.provenance import architecture, difference
+from edgemill.targets.cpu import architecture
+from edgemill.targets.provenance import difference
 from edgemill.targets.spec import Target
 
 _MINIMUM = (3, 11)

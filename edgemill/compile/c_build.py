@@ -12,7 +12,7 @@ from edgemill.artifact import Signature
 from edgemill.compile.c_generate import ENTRY, FLOAT_FLAGS, SOURCE
 from edgemill.compile.c_harness import harness, linker_script
 from edgemill.errors import ToolchainError
-from edgemill.targets.provenance import architecture
+from edgemill.targets.cpu import architecture
 from edgemill.targets.spec import CrossCompiler
 
 FLAGS = ("-ffunction-sections", "-fdata-sections", "-fno-asynchronous-unwind-tables", *FLOAT_FLAGS)

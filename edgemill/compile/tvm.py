@@ -28,7 +28,7 @@ from edgemill.errors import InvariantError, ToolchainError
 from edgemill.runtimes.single import last_words
 from edgemill.runtimes.tvm import RUNTIME, SIGNATURE, TvmModel
 from edgemill.step import InputFile, OutputFile, Outputs, StepContext
-from edgemill.targets.provenance import architecture
+from edgemill.targets.cpu import architecture
 from edgemill.targets.spec import Target
 
 PIPELINE = "zero"

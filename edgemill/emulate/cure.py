@@ -18,7 +18,7 @@ from edgemill.artifact import Frozen
 from edgemill.emulate.machine import EXACT_PRODUCTS, Machine
 from edgemill.errors import EdgemillError, InvariantError
 from edgemill.evidence import Arithmetic
-from edgemill.targets.provenance import architecture
+from edgemill.targets.cpu import architecture
 from edgemill.targets.spec import ActivationType, Int8Arithmetic, Target, WeightType
 from edgemill.validate.divergence import Divergence
 

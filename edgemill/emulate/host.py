@@ -12,8 +12,7 @@ from pydantic import Field
 
 from edgemill.artifact import Frozen
 from edgemill.emulate.places import ARCHITECTURES, read_sysroot
-from edgemill.targets.cpu import cpu_features, deciding
-from edgemill.targets.provenance import architecture
+from edgemill.targets.cpu import architecture, cpu_features, deciding
 
 EMULATORS = ("qemu-x86_64", "qemu-aarch64", "qemu-riscv64", "qemu-system-arm")
 _VERSION_LIMIT_S = 20

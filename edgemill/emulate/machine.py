@@ -24,7 +24,8 @@ from pydantic import Field
 from edgemill.artifact import Frozen
 from edgemill.emulate.host import Host, this_host
 from edgemill.lack import APT, SYSROOT, Lack, told
-from edgemill.targets.provenance import NATIVE, architecture, difference
+from edgemill.targets.cpu import architecture
+from edgemill.targets.provenance import NATIVE, difference
 from edgemill.targets.spec import By, Emulation, Target
 from edgemill.toolchains import load_toolchain
 

@@ -10,6 +10,7 @@ from xml.sax.saxutils import escape
 from edgemill.recipe import Task
 from edgemill.report.figures import NONE, bytes_text, count_text, score_name, score_text, time_text
 from edgemill.report.rows import CELL, HEAD, PAD, ROW, bar, cut, headings, line_of, opening, rule, span, text
+from edgemill.select import is_telling
 from edgemill.summary import Profile, Summary, TargetResult, VariantResult
 
 FEWEST = 4
@@ -60,9 +61,14 @@ def _columns(task: Task) -> tuple[_Column, ...]:
         _Column(score_name(task), score, lambda value: score_text(value, task), bars=False),
         _Column("flash, bytes", lambda _, profile: profile.flash_bytes, bytes_text),
         _Column("RAM", lambda _, profile: profile.ram_bytes, bytes_text),
-        _Column("one answer", lambda _, profile: profile.latency_p50_ms, time_text),
+        _Column("one answer", lambda _, profile: _time_ms(profile), time_text),
         _Column("cycles", lambda _, profile: profile.device.cycles if profile.device else None, _cycles),
     )
+
+
+def _time_ms(profile: Profile) -> float | None:
+    """None where it was taken on a machine whose times say nothing of the target."""
+    return profile.latency_p50_ms if profile.device is not None or is_telling(profile) else None
 
 
 def _cycles(value: float) -> str:

@@ -25,7 +25,7 @@ from edgemill.artifact import Frozen, Signature
 from edgemill.errors import ToolchainError
 from edgemill.runtimes.base import LoadedModel, Runtime
 from edgemill.runtimes.convert import check_samples, check_single_input, to_real, to_stored
-from edgemill.targets.provenance import architecture
+from edgemill.targets.cpu import architecture
 from edgemill.targets.spec import Emulation
 
 MANIFEST, TARGET, HOST = "program.json", "target", "host"

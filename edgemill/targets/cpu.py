@@ -15,6 +15,13 @@ DECIDING = (
 )
 """Features on which onnxruntime, XNNPACK and their relatives choose among kernels that round differently."""
 
+_ALIASES = {"amd64": "x86_64", "arm64": "aarch64"}
+
+
+def architecture(machine: str) -> str:
+    """One name for each architecture, from what `platform.machine()` gives on any system."""
+    return _ALIASES.get(machine.lower(), machine.lower())
+
 
 @cache
 def cpu_features() -> frozenset[str]:

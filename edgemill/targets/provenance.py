@@ -9,24 +9,17 @@
     taken on a machine that lacks fast kernels for the target's arithmetic: says nothing of the device.
 
 These are the labels of times. By what the answers of a model were calculated is said by
-`edgemill.emulate.arithmetic.how_executed`.
+`edgemill.emulate.machine.how_executed`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Set
 
-from edgemill.targets.cpu import cpu_features
+from edgemill.targets.cpu import architecture, cpu_features
 from edgemill.targets.spec import ActivationType, Target
 
 NATIVE = "measured:native"
-
-_ALIASES = {"amd64": "x86_64", "arm64": "aarch64"}
-
-
-def architecture(machine: str) -> str:
-    """One name for each architecture, from what `platform.machine()` gives on any system."""
-    return _ALIASES.get(machine.lower(), machine.lower())
 
 
 def difference(target: Target, host_arch: str, features: Set[str] | None = None) -> str:

@@ -12,6 +12,7 @@ from packaging.version import Version
 from pydantic import BeforeValidator, Field, model_validator
 
 from edgemill.artifact import Frozen, canonical_json, digest_text
+from edgemill.targets.cpu import architecture
 
 
 class ActivationType(StrEnum):
@@ -260,8 +261,6 @@ class Target(Frozen):
     @property
     def is_foreign_code(self) -> bool:
         """Whether files are machine code of another architecture than this machine's."""
-        from edgemill.targets.provenance import architecture
-
         return self.llvm is not None and architecture(self.arch) != architecture(platform.machine())
 
     @property

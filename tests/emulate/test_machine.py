@@ -9,7 +9,7 @@ import pytest
 from edgemill.emulate.host import this_host
 from edgemill.emulate.machine import Kernels, emulation_lacks, how_executed, on_this_host, reference, screened_on
 from edgemill.step import cache_key
-from edgemill.targets.provenance import architecture
+from edgemill.targets.cpu import architecture
 from edgemill.validate import PREDICT, PredictSettings
 from tests.emulate.models import ANDROID, ARM, AVX2, BARE, BOARD, EMULATORS, OLD_SERVER, SERVER, VNNI
 

@@ -50,6 +50,19 @@ def test_every_target_has_a_row_with_its_outcome(wide):
     assert {"68,846", "138 µs", "20.2 kB", "25.8 kB", "simulated:tflite-micro; simulated:vela"} <= set(texts)
 
 
+def test_times_that_say_nothing_of_the_target_are_left_out(summary):
+    first = summary.targets[0]
+    chosen = first.selected_variant
+    taken = chosen.profile.model_copy(update={"source": "measured:native", "latency_p50_ms": 0.1234})
+
+    def texts(profile):
+        alone = first.model_copy(update={"variants": (chosen.model_copy(update={"profile": profile}),)})
+        return "".join(ET.fromstring(matrix_svg(summary.model_copy(update={"targets": (alone,)}))).itertext())
+
+    assert "123 µs" in texts(taken)
+    assert "123 µs" not in texts(taken.model_copy(update={"source": "unlike:x86_64-host"}))
+
+
 def test_bars_grow_with_the_figure(wide):
     bars = [
         float(item.get("width")) for item in ET.fromstring(matrix_svg(wide)).iter("{http://www.w3.org/2000/svg}rect")

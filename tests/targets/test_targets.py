@@ -10,8 +10,8 @@ from edgemill.errors import RecipeError
 from edgemill.recipe import DEFAULT_TARGETS, Scheme
 from edgemill.targets import load_target, provenance, target_names
 from edgemill.targets.capability import PROXY, UNPROVEN_RANGE, blockers, capability, describe_targets
-from edgemill.targets.cpu import DECIDING, deciding, parse_cpuinfo
-from edgemill.targets.provenance import architecture, difference
+from edgemill.targets.cpu import DECIDING, architecture, deciding, parse_cpuinfo
+from edgemill.targets.provenance import difference
 from edgemill.targets.spec import ActivationType, By
 from edgemill.toolchains import load_toolchain, toolchain_names
 
