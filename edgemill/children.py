@@ -17,6 +17,7 @@ import psutil
 
 from edgemill.errors import ToolchainError
 from edgemill.guard import MARK, sweep, watch
+from edgemill.lack import commands
 from edgemill.step import Step
 from edgemill.toolchains import installed
 
@@ -101,8 +102,9 @@ def _environment(toolchain: str | None) -> tuple[str, list[str]]:
         inherited = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
         return sys.executable, [str(package.parent), *inherited]
     found = installed(toolchain)
-    if found.lack is not None:
-        raise ToolchainError(f"Toolchain {toolchain} cannot be used.", got=found.lack.what, remedy=found.lack.command)
+    if lacks := found.lacks:
+        got, remedy = "; ".join(lack.what for lack in lacks), " && ".join(commands(lacks))
+        raise ToolchainError(f"Toolchain {toolchain} cannot be used.", got=got, remedy=remedy)
     # Edgemill alone, not what is installed beside it, which would hide the environment's own versions
     alone = watch().temporary / "edgemill-alone"
     alone.mkdir(exist_ok=True)

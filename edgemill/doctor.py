@@ -76,7 +76,7 @@ def _absent(lack: Lack) -> str:
 
 
 def _toolchain(found: Installed) -> dict[str, Any]:
-    lack = found.lack
+    lack = next(iter(found.lacks), None)
     return {
         "title": found.toolchain.title,
         "size_mb": found.toolchain.size_mb,

@@ -7,6 +7,7 @@ from edgemill.data import SplitName
 from edgemill.emulate.machine import Machine, on_this_host
 from edgemill.evidence import VersionRange
 from edgemill.execute import Call
+from edgemill.lack import told
 from edgemill.recipe import Recipe, Scheme
 from edgemill.step import tool_versions
 from edgemill.store import StepRecord
@@ -52,8 +53,8 @@ def in_oldest_runtime(
         return None
     name, newest = target.runtime.name, tool_versions((target.runtime.name,))[target.runtime.name]
     found = installed(target.oldest)
-    if found.lack is not None:
-        return VersionRange(runtime=name, oldest=target.runtime.minimum, newest=newest, missing=str(found.lack))
+    if found.lacks:
+        return VersionRange(runtime=name, oldest=target.runtime.minimum, newest=newest, missing=told(found.lacks))
     answers = predict(model, recipe, data, SplitName.VALIDATION, subject, on_this_host()).outputs["predictions"]
     settings, inputs = OldestSettings(scheme=scheme), {"model": model, "data": data, "predictions": answers}
     facts = perform(Call(OLDEST, settings, inputs, toolchain=target.oldest), subject).facts

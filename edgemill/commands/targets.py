@@ -97,13 +97,13 @@ def _install(names: tuple[str, ...], everything: bool, as_json: bool) -> None:
     further = {target.name: lacks for target in wanted if (lacks := blockers(target))}
     if as_json:
         chains = {
-            found.toolchain.name: {"folder": str(found.folder), "lacks": found.lack and found.lack.as_json()}
+            found.toolchain.name: {"folder": str(found.folder), "lacks": [lack.as_json() for lack in found.lacks]}
             for found in done
         }
         still = {name: [lack.as_json() for lack in missing] for name, missing in further.items()}
         print_json({"toolchains": chains, "targets_lack": still})
         return
     for found in done:
-        click.echo(f"{found.toolchain.name}: {found.lack or f'ready, {found.folder}'}")
+        click.echo(f"{found.toolchain.name}: {told(found.lacks) or f'ready, {found.folder}'}")
     for name, missing in further.items():
         click.echo(f"{name} still lacks: {told(missing)}")

@@ -25,7 +25,7 @@ _PIPELINE = ("onnx", "tensorflow", "tf-keras", "tensorflow-model-optimization", 
 
 def blockers(target: Target) -> list[Lack]:
     """What must be there to make files for a target and let them answer, and is not. Nothing is imported."""
-    missing = [lack for name in target.toolchains if (lack := installed(name).lack) is not None]
+    missing = [lack for name in target.toolchains for lack in installed(name).lacks]
     if not target.toolchains and (runtime := _runtime_lack(target)) is not None:
         missing.append(runtime)
     if absent := ", ".join(name for name in _PIPELINE if _installed(name) is None):
@@ -49,8 +49,8 @@ def capability(target: Target) -> list[Lack]:
     """
     missing = blockers(target)
     weaker = []
-    if target.oldest is not None and (oldest := installed(target.oldest).lack) is not None:
-        weaker.append(oldest.model_copy(update={"effect": UNPROVEN_RANGE}))
+    if target.oldest is not None:
+        weaker += [lack.model_copy(update={"effect": UNPROVEN_RANGE}) for lack in installed(target.oldest).lacks]
     emulated = target.emulation is not None and target.execution.by is not By.PROGRAM
     if emulated and difference(target, platform.machine()):
         lacks = [lack for lack in target_lacks(target) if lack not in missing]

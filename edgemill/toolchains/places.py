@@ -44,9 +44,9 @@ class Installed:
     system_lack: Lack | None
 
     @property
-    def lack(self) -> Lack | None:
-        """Why the toolchain cannot be used; None where it can."""
-        return self.environment_lack or self.system_lack
+    def lacks(self) -> list[Lack]:
+        """Why the toolchain cannot be used; empty where it can."""
+        return [lack for lack in (self.environment_lack, self.system_lack) if lack is not None]
 
     @property
     def python(self) -> Path:

@@ -18,6 +18,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantiz
 from edgemill.compile import CompileSettings
 from edgemill.compile.backend import backend_of
 from edgemill.execute import Call, execute, release_workers
+from edgemill.lack import told
 from edgemill.store import Store
 from edgemill.targets import load_target
 from edgemill.toolchains import installed
@@ -38,8 +39,8 @@ class Bench:
         """A target of a backend whose files run on this machine, or a skip that says what is missing."""
         name = {"ncnn": "ncnn-mobile", "tvm": "tvm-cpu", "iree": "riscv64-iree"}[backend]
         for toolchain in load_target(name).toolchains:
-            if lacks := installed(toolchain).lack:
-                pytest.skip(f"{name}: {lacks}")
+            if lacks := installed(toolchain).lacks:
+                pytest.skip(f"{name}: {told(lacks)}")
         if backend == "tvm" and platform.machine() != "x86_64":
             pytest.skip(f"{name}: this machine is {platform.machine()}")
         if backend != "iree":

@@ -6,6 +6,7 @@ import pytest
 from edgemill.artifact import Artifact
 from edgemill.errors import ToolchainError
 from edgemill.execute import Call, execute, release_workers
+from edgemill.lack import told
 from edgemill.store import Store
 from edgemill.targets import load_target
 from edgemill.toolchains import installed
@@ -18,8 +19,8 @@ TARGET = load_target("x86-64-vnni")
 @pytest.fixture(autouse=True)
 def _only_where_it_is_installed():
     assert TARGET.oldest is not None
-    if lacks := installed(TARGET.oldest).lack:
-        pytest.skip(f"the oldest onnxruntime: {lacks}")
+    if lacks := installed(TARGET.oldest).lacks:
+        pytest.skip(f"the oldest onnxruntime: {told(lacks)}")
     yield
     release_workers()
 

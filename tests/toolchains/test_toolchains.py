@@ -8,6 +8,7 @@ import pytest
 
 from edgemill.errors import RecipeError, ToolchainError
 from edgemill.execute import Call, execute, release_workers
+from edgemill.lack import commands
 from edgemill.step import Step
 from edgemill.store import Store
 from edgemill.toolchains import installed, load_toolchain, toolchain_names
@@ -51,12 +52,18 @@ def test_unknown_toolchain_gets_a_suggestion():
 
 def test_what_is_not_there_is_said_with_its_command(tmp_path, monkeypatch):
     monkeypatch.setenv("EDGEMILL_TOOLCHAINS", str(tmp_path))
-    assert installed("vela").lack.command == "edgemill targets install vela"
+    assert installed("vela").lacks[0].command == "edgemill targets install vela"
     (tmp_path / "vela").mkdir()
     (tmp_path / "vela" / "toolchain.json").write_text("{}")
-    assert "cannot be read" in installed("vela").lack.what
+    assert "cannot be read" in installed("vela").lacks[0].what
     (tmp_path / "vela" / "toolchain.json").write_text('{"name": "vela", "digest": "0", "python": "3"}')
-    assert "another version" in installed("vela").lack.what
+    assert "another version" in installed("vela").lacks[0].what
+
+
+def test_programs_of_the_system_are_named_at_once_not_after_the_install(tmp_path, monkeypatch):
+    monkeypatch.setenv("EDGEMILL_TOOLCHAINS", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert commands(installed("tvm").lacks) == ["apt-get install g++", "edgemill targets install tvm"]
 
 
 def test_a_step_of_a_missing_toolchain_names_it(tmp_path, monkeypatch):
@@ -76,7 +83,7 @@ def test_the_environment_is_part_of_the_identity():
 def test_install_once_and_run_in_it(tmp_path, monkeypatch):
     monkeypatch.setenv("EDGEMILL_TOOLCHAINS", str(tmp_path / "toolchains"))
     found = install("vela")
-    assert found.lack is None
+    assert found.lacks == []
     told = subprocess.run([found.program("vela"), "--help"], check=True, capture_output=True, text=True)
     assert "--system-config" in told.stdout
     manifest = found.folder / "toolchain.json"
@@ -99,4 +106,4 @@ def test_an_index_that_cannot_be_reached_is_one_clear_error(tmp_path, monkeypatc
     monkeypatch.setenv("UV_HTTP_RETRIES", "0")
     with pytest.raises(ToolchainError, match="cannot be installed"):
         install("vela")
-    assert "is not installed" in installed("vela").lack.what
+    assert "is not installed" in installed("vela").lacks[0].what
