@@ -67,6 +67,9 @@ class Wishes(Frozen):
     evidence: Evidence = Field(default=Evidence.ESTIMATED, description="weakest that is accepted for a limit")
 
 
+_LIMITS = tuple(name for name in Wishes.model_fields if name != "evidence")
+
+
 class By(StrEnum):
     """What ranks what holds all limits."""
 
@@ -110,6 +113,9 @@ class Advice(Frozen):
     wishes: Wishes
     by: By
     options: tuple[Option, ...]
+    without: dict[str, int] = Field(
+        default={}, description="by limit, how many further choices there would be if it alone were not asked"
+    )
 
     @property
     def choices(self) -> tuple[Option, ...]:
@@ -127,8 +133,7 @@ def advise(summary: Summary, targets: Mapping[str, Target], wishes: Wishes, by: 
         by: what ranks the choices. A variant whose figure is unknown comes after all others; ties are decided
             by latency, energy, cost, compressed bytes and the name.
     """
-    options = [_option(target, variant, targets, wishes) for target in summary.targets for variant in target.variants]
-    options += [_untried(target, targets) for target in summary.targets if not target.variants]
+    options = _options(summary, targets, wishes)
     choices = sorted((option for option in options if not option.excluded), key=lambda option: _rank(option, by))
     front = [
         option.model_copy(update={"best": not any(_beats(other, option) for other in choices)}) for option in choices
@@ -136,7 +141,17 @@ def advise(summary: Summary, targets: Mapping[str, Target], wishes: Wishes, by: 
     rest = sorted(
         (option for option in options if option.excluded), key=lambda o: (len(o.excluded), o.target, o.candidate)
     )
-    return Advice(model=summary.name, wishes=wishes, by=by, options=(*front, *rest))
+    without = {}
+    for limit in _LIMITS:
+        if getattr(wishes, limit) is not None:
+            easier = _options(summary, targets, wishes.model_copy(update={limit: None}))
+            without[limit] = sum(not option.excluded for option in easier) - len(choices)
+    return Advice(model=summary.name, wishes=wishes, by=by, options=(*front, *rest), without=without)
+
+
+def _options(summary: Summary, targets: Mapping[str, Target], wishes: Wishes) -> list[Option]:
+    options = [_option(target, variant, targets, wishes) for target in summary.targets for variant in target.variants]
+    return options + [_untried(target, targets) for target in summary.targets if not target.variants]
 
 
 def _option(result: TargetResult, variant: VariantResult, targets: Mapping[str, Target], wishes: Wishes) -> Option:

@@ -118,6 +118,10 @@ def _print(advice: Advice) -> None:
         click.echo("\n* nothing else is as good in everything that is known")
     else:
         click.echo("Nothing holds all limits.")
+    for limit, more in advice.without.items():
+        if more:
+            asked = getattr(advice.wishes, limit)
+            click.echo(f"without --{limit.removesuffix('_bytes').replace('_', '-')} {asked:g}: {more} more")
     excluded = [option for option in advice.options if option.excluded]
     if excluded:
         click.echo("\nexcluded")

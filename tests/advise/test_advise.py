@@ -97,6 +97,18 @@ def test_every_exclusion_is_explained():
     assert "edgemill targets install iree" in reasons("iree", "")
 
 
+def test_the_limits_that_stand_in_the_way_are_named():
+    wishes = {"max_cost": 50, "min_accuracy": 0.92, "max_latency_ms": 10}
+    advice = advise(SUMMARY, TARGETS, Wishes(**wishes), By.LATENCY)
+    assert not advice.choices
+    assert set(advice.without) == set(wishes)
+    for limit, more in advice.without.items():
+        left = choices(**{name: value for name, value in wishes.items() if name != limit})
+        assert more == len(left)
+    assert advice.without["max_cost"] > 0
+    assert advice.without["min_accuracy"] == 0
+
+
 def test_weak_evidence_is_refused_where_strong_is_asked():
     assert "only estimated" in reasons("raspberry-pi-5", max_latency_ms=1, evidence=Evidence.MEASURED)
     assert "only simulated" in reasons("ethos", max_latency_ms=1, evidence=Evidence.MEASURED)
