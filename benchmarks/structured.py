@@ -7,7 +7,7 @@
 All learn from the same teacher's answers to the same views of the same samples, for the same number of
 epochs altogether; `both` spends half of them on each part. The epochs of a smaller model take less time: the
 budget is samples seen, not seconds. Latency of the int8 files is measured in one interleaved run, batch 1, one
-thread. With --work, rows that are finished are not made again.
+thread. With --work, rows that are finished are not made again; with --json a picture is drawn beside the figures.
 
 Data: the four IDX files of Fashion-MNIST in the folder FASHION_MNIST_DIR (Debian: dataset-fashion-mnist).
 """
@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import Claim, arguments, context, finish, input_file, interleaved, ratio
+from benchmarks.structured_picture import draw
 from benchmarks.w1 import w1_data
 from edgemill.artifact import digest_path
 from edgemill.channels import ChannelsSettings
@@ -93,6 +94,9 @@ def main() -> int:
         work = options.work or Path(folder)
         work.mkdir(parents=True, exist_ok=True)
         rows = measure(work, options.checkpoint, options.data, options.quick)
+    if options.json is not None:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        draw(rows, options.json.with_suffix(".svg"))
     return finish(rows, COLUMNS, claims(rows), options.json, TOOLS)
 
 
