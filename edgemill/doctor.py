@@ -9,7 +9,7 @@ from typing import Any
 from edgemill.benchmark.energy.find import find_meters
 from edgemill.emulate.host import EMULATORS, Host, this_host
 from edgemill.emulate.machine import emulator_lack, how_executed
-from edgemill.lack import Lack, commands, state
+from edgemill.lack import Lack, commands, state, total_mb
 from edgemill.step import tool_versions
 from edgemill.targets import Target, load_target, target_names
 from edgemill.targets.capability import capability, compiler_lack
@@ -38,10 +38,11 @@ def examine() -> dict[str, Any]:
     `cpu` are the features on which kernels depend, `sysroots` digests or why they cannot be used,
     `energy_meters` what each measures, `energy_meters_unusable` why others cannot be read, `targets`
     by name the arithmetic in which its files are validated here (`answers`) and what it lacks,
-    `missing` the commands that get everything that any target lacks.
+    `missing` the commands that get everything that any target lacks, `missing_mb` its toolchains' size.
     """
     targets = [load_target(name) for name in target_names()]
     lacks = {target.name: capability(target) for target in targets}
+    everything = [lack for found in lacks.values() for lack in found]
     chains = {name: installed(name) for name in toolchain_names()}
     compilers = {target.cross.compiler: target.cross for target in targets if target.cross is not None}
     host = this_host()
@@ -62,7 +63,8 @@ def examine() -> dict[str, Any]:
         "energy_meters": {meter.name: meter.scope for meter in found.meters},
         "energy_meters_unusable": {item.name: item.reason for item in found.unusable},
         "targets": {target.name: _target(target, host, lacks[target.name]) for target in targets},
-        "missing": commands(lack for found in lacks.values() for lack in found),
+        "missing": commands(everything),
+        "missing_mb": total_mb(everything),
     }
 
 

@@ -53,6 +53,11 @@ def told(lacks: Iterable[Lack]) -> str:
     return "; ".join(dict.fromkeys(map(str, lacks)))
 
 
+def total_mb(lacks: Iterable[Lack]) -> int:
+    """What everything takes on disk, as far as that is known."""
+    return sum({lack.name: lack.size_mb for lack in lacks}.values())
+
+
 def commands(lacks: Iterable[Lack]) -> list[str]:
     """The fewest commands that get everything, in the order in which they work: packages of the system first."""
     wanted: dict[str, dict[str, None]] = {APT: {}, PIP: {}, TOOLCHAINS: {}, SYSROOT: {}}

@@ -36,7 +36,8 @@ def doctor(as_json: bool) -> None:
     }
     _section("energy meters", list(meters.items()))
     _section("targets", [(name, facts["answers"], facts["state"]) for name, facts in report["targets"].items()])
-    _section("what gets everything that targets lack", [(command,) for command in report["missing"]])
+    title = f"what gets everything that targets lack, about {report['missing_mb']:,} MB of toolchains"
+    _section(title, [(command,) for command in report["missing"]])
 
 
 def _section(title: str, rows: Sequence[tuple[str, ...]]) -> None:

@@ -37,7 +37,7 @@ def targets(words: tuple[str, ...], everything: bool, as_json: bool) -> None:
 
 def _list(as_json: bool) -> None:
     from edgemill.emulate.machine import how_executed
-    from edgemill.lack import commands, state
+    from edgemill.lack import commands, state, total_mb
     from edgemill.targets import load_target, target_names
     from edgemill.targets.capability import blockers, capability, describe_targets
 
@@ -53,7 +53,7 @@ def _list(as_json: bool) -> None:
         missing += lacks
     print_table(rows)
     if missing:
-        click.echo("\nwhat gets everything that is missing; `edgemill targets NAME` says it for one")
+        click.echo(f"\nwhat gets everything that is missing, about {total_mb(missing):,} MB of toolchains")
     for command in commands(missing):
         click.echo(f"  {command}")
 

@@ -1,11 +1,13 @@
 """What a machine lacks, in words and as commands."""
 
-from edgemill.lack import APT, SYSROOT, TOOLCHAINS, Lack, commands, state, told
+from edgemill.lack import APT, SYSROOT, TOOLCHAINS, Lack, commands, state, told, total_mb
 
 QEMU = Lack(name="qemu-aarch64", what="qemu-aarch64 is not installed", getter=APT, arguments=("qemu-user",))
 RISCV = QEMU.model_copy(update={"name": "qemu-riscv64", "what": "qemu-riscv64 is not installed"})
 ROOT = Lack(name="sysroot aarch64", what="there is no sysroot", getter=SYSROOT, arguments=("aarch64",))
-EMX = Lack(name="toolchain emx", what="toolchain emx is not installed", getter=TOOLCHAINS, arguments=("emx",))
+EMX = Lack(
+    name="toolchain emx", what="toolchain emx is not installed", getter=TOOLCHAINS, arguments=("emx",), size_mb=260
+)
 VELA = EMX.model_copy(update={"name": "toolchain vela", "arguments": ("vela",)})
 
 
@@ -27,6 +29,10 @@ def test_commands_are_joined_and_packages_of_the_system_come_first():
         "edgemill sysroot aarch64",
     ]
     assert commands([]) == []
+
+
+def test_sizes_are_counted_once_each():
+    assert total_mb([EMX, QEMU, VELA, EMX]) == 520
 
 
 def test_state_tells_what_is_needed_from_what_would_prove_more():
