@@ -51,7 +51,7 @@ def test_strict_stops_before_anything_starts(recipe, tmp_path, monkeypatch):
     assert told.exit_code == 1
     assert "ethos-u55-128" in told.stderr
     assert "edgemill targets install vela" in told.stderr
-    assert "edgemill targets install tflm" in told.stderr
+    assert "edgemill targets install vela tflm" in told.stderr
 
 
 def test_nothing_that_can_be_tried_is_an_error(recipe, tmp_path, monkeypatch):
