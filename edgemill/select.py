@@ -171,11 +171,21 @@ def over(what: str, figure: float, limit: float, unit: str) -> str:
 
 def does_not_fit(device: DeviceFigures, limits: Limits) -> str | None:
     """Why a compiled model does not fit on a device, by what its tools say; None where it does, or nobody knows yet."""
-    checks = (("flash", limits.flash_bytes, device.flash_bytes), ("RAM", limits.ram_bytes, device.ram_bytes))
-    for what, limit, figure in checks:
-        if limit is not None and figure is not None and figure > limit:
+    for what, figure, limit in _memory(device, limits):
+        if figure > limit:
             return over(what, figure, limit, "bytes")
     return None
+
+
+def excess(device: DeviceFigures, limits: Limits) -> float:
+    """How far a compiled model is over the memory of a device, as a share of what that has; 0 where it fits."""
+    return max([0.0, *(figure / limit - 1 for _, figure, limit in _memory(device, limits))])
+
+
+def _memory(device: DeviceFigures, limits: Limits) -> list[tuple[str, int, int]]:
+    """What it takes of flash and RAM, and what there is, where both are known."""
+    both = (("flash", device.flash_bytes, limits.flash_bytes), ("RAM", device.ram_bytes, limits.ram_bytes))
+    return [(what, figure, limit) for what, figure, limit in both if figure is not None and limit is not None]
 
 
 def _not_better(profile: Profile, baseline: Profile) -> str | None:

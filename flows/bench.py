@@ -11,14 +11,18 @@ from edgemill.candidate import FP32, Model, candidate_name
 from edgemill.data import SplitName
 from edgemill.data.dataset import Dataset
 from edgemill.errors import InvariantError
+from edgemill.evidence import DeviceFigures
 from edgemill.recipe import Channels, Cluster, Distill, Goal, Prune, Scheme, Stages
 from edgemill.results import Attempt
+from edgemill.search.goals import answers, tells_time
 from edgemill.search.halving import Short, judge
 from edgemill.search.knobs import Knobs, name_of
-from edgemill.search.outcomes import energy_mj, outcome_of, require_energy
+from edgemill.search.outcomes import TooBig, energy_mj, outcome_of, require_energy
 from edgemill.search.plan import Plan, stages_of
 from edgemill.search.record import SearchRecord
 from edgemill.search.study import Outcome, SearchStudy, Trial
+from edgemill.select import excess
+from edgemill.store import StepRecord
 from edgemill.targets import Target, load_target
 from edgemill.validate.verdict import GateFacts
 from flows.candidates import Built
@@ -26,8 +30,11 @@ from flows.chain import Site, in_order, planned, run_stage
 from flows.measure import measure
 from flows.variant import build
 from tasks.benchmark import benchmark
+from tasks.ingest import count_macs
 from tasks.run import open_store
 
+SHORT_ONLY = "short_only"
+"""Fact of a trial whose student was never trained in full, because it does not fit on the device."""
 _LETTERS: Mapping[type, str] = {Distill: "w", Channels: "k", Prune: "s", Cluster: "c"}
 
 
@@ -54,7 +61,7 @@ class Bench:
         Raises:
             RecipeError: the energy is neither measured nor estimated on a target.
         """
-        for target in map(load_target, self.site.recipe.targets):
+        for target in filter(tells_time, map(load_target, self.site.recipe.targets)):
             require_energy(self._of_checkpoint(target), target.name)
 
     def attempts(self, knobs: Knobs) -> list[Attempt]:
@@ -80,14 +87,21 @@ class Bench:
             model = after.model_copy(update={"files": run_stage(site, stage, model).outputs})
         return self._on_targets(site, model, stages.quantize.schemes[0], in_any_case=True)
 
-    def short(self, study: SearchStudy, trial: Trial) -> tuple[str, Outcome] | None:
-        """Judge a new student after a short training: why it is stopped, None where it is worth the full one."""
+    def short(self, study: SearchStudy, trial: Trial) -> tuple[str | None, Outcome] | None:
+        """Judge a new student after a short training; None where it is worth the full one.
+
+        Returns:
+            why no chain with this student is worth it, and what is known; without a reason where this chain fits on
+            no device, which more training would not change and which says nothing of the student's other formats.
+        """
         attempts = self._short_attempts(trial.knobs)
         outcome = self.outcome(attempts)
-        if outcome.score is None:
+        if outcome.cause is not None and outcome.score is None:
+            return None, replace(outcome, facts={**outcome.facts, SHORT_ONLY: True})
+        if outcome.score is None or len(outcome.values) < len(self.plan.goals):
             return None
         values = tuple(outcome.values[goal] for goal in self.plan.goals)
-        facts = [_screen(attempt) for attempt in attempts]
+        facts = [_screen(attempt) for attempt in attempts if attempt.screened is not None]
         usual = next((item.baseline_accuracy for item in facts if item.baseline_accuracy is not None), outcome.score)
         error = max((_standard_error(item) for item in facts), default=0.0)
         judgement = judge(
@@ -110,12 +124,24 @@ class Bench:
         failures = [attempt.failure for attempt in attempts if attempt.failure is not None]
         if failures and not done:
             raise failures[0]
-        measured = {attempt.target.name: dict(attempt.measured.facts) for attempt in done if attempt.measured}
-        if Goal.ENERGY in self.plan.goals:
-            for attempt in done:
-                usual = energy_mj(self._of_checkpoint(attempt.target))
-                measured[attempt.target.name]["baseline_energy_mj"] = usual
-        return outcome_of(self.plan.goals, measured, screened, self._tested)
+        measured = {
+            attempt.target.name: self._figures(attempt, attempt.measured) for attempt in done if attempt.measured
+        }
+        too_big = {attempt.target.name: _too_big(attempt) for attempt in attempts if attempt.too_big is not None}
+        return outcome_of(self.plan.goals, measured, screened, self._tested, too_big)
+
+    def _figures(self, attempt: Attempt, measured: StepRecord) -> dict[str, Any]:
+        """What the goals take of an attempt, and of the checkpoint."""
+        facts = dict(measured.facts)
+        if Goal.ENERGY in self.plan.goals and tells_time(attempt.target):
+            facts["baseline_energy_mj"] = energy_mj(self._of_checkpoint(attempt.target))
+        if Goal.MACS in self.plan.goals:
+            facts["macs"] = self._macs(attempt.model)
+            facts["baseline_macs"] = self._macs(self.site.checkpoint)
+        return facts
+
+    def _macs(self, model: Model) -> int:
+        return count_macs(model.files["onnx"], self.site.data, model.name)
 
     def built(self, record: SearchRecord) -> Built:
         """Everything that was measured; of the two ends of the front also the models between their steps."""
@@ -147,7 +173,8 @@ class Bench:
         attempts = [Attempt(model, scheme, target, detail) for target in targets if (scheme or FP32) in target.formats]
         for attempt in attempts:
             build(site, attempt)
-            measure(attempt, site.checkpoint, site.recipe, site.data, in_any_case=in_any_case)
+            measured_anyway = in_any_case and answers(attempt.target)
+            measure(attempt, site.checkpoint, site.recipe, site.data, in_any_case=measured_anyway)
         return attempts
 
     def _of_checkpoint(self, target: Target) -> Mapping[str, Any]:
@@ -177,6 +204,13 @@ def _screen(attempt: Attempt) -> GateFacts:
     if attempt.screened is None:
         raise attempt.failure or InvariantError("A chain was not compared with the checkpoint.", where=attempt.subject)
     return GateFacts.model_validate(attempt.screened.facts)
+
+
+def _too_big(attempt: Attempt) -> TooBig:
+    assert attempt.compiled is not None
+    assert attempt.too_big is not None
+    device = DeviceFigures.model_validate(attempt.compiled.facts["device"])
+    return TooBig(excess(device, attempt.target.limits), attempt.too_big)
 
 
 def _standard_error(facts: GateFacts) -> float:

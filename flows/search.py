@@ -13,13 +13,14 @@ from prefect.cache_policies import NO_CACHE
 from edgemill.errors import EdgemillError, ServiceError, StoreError
 from edgemill.files import write_atomically
 from edgemill.recipe import Goal, Scheme, Task
+from edgemill.search.goals import answers, goals_of
 from edgemill.search.plan import Plan, resolve
 from edgemill.search.record import SearchRecord, TrialState
 from edgemill.search.study import SearchStudy, Subject, Trial
 from edgemill.step import tool_versions
 from edgemill.store import state_folder
 from edgemill.targets import load_target
-from flows.bench import Bench
+from flows.bench import SHORT_ONLY, Bench
 from flows.candidates import Built
 from flows.chain import Site
 from tasks.progress import Progress, publish
@@ -63,7 +64,7 @@ def search_candidates(site: Site, folder: Path) -> tuple[Built, SearchRecord]:
         study.close()
     _note("search", f"{len(record.trials)} trials; ended because {record.stopped_because}")
     for done in record.trials:
-        if done.state in (TrialState.COMPLETE, TrialState.INFEASIBLE):
+        if done.state in (TrialState.COMPLETE, TrialState.INFEASIBLE) and SHORT_ONLY not in done.facts:
             bench.attempts(bench.chains[done.name])
     return bench.built(record), record
 
@@ -71,11 +72,13 @@ def search_candidates(site: Site, folder: Path) -> tuple[Built, SearchRecord]:
 def _plan(site: Site) -> Plan:
     recipe = site.recipe
     assert recipe.search is not None
-    formats = {name for target in map(load_target, recipe.targets) for name in target.formats}
+    targets = [load_target(name) for name in recipe.targets]
+    formats = {name for target in targets if answers(target) for name in target.formats}
     return resolve(
         recipe.search,
         recipe.stages,
         "keras" in site.checkpoint.files,
+        goals=goals_of(recipe.search.goals, targets),
         formats={scheme for scheme in Scheme if scheme in formats},
         labels=recipe.task not in (Task.UNLABELLED, Task.ANOMALY),
     )
@@ -116,7 +119,11 @@ def _try(bench: Bench, study: SearchStudy, trial: Trial, subject: str) -> None:
     """Run one chain and tell the study; a chain that fails is an answer too."""
     try:
         if study.unjudged(trial) and (stopped := bench.short(study, trial)) is not None:
-            study.stop(trial, *stopped)
+            reason, outcome = stopped
+            if reason is None:
+                study.tell(trial, outcome)
+            else:
+                study.stop(trial, reason, outcome)
             return
         outcome = bench.outcome(bench.attempts(trial.knobs))
     except EdgemillError as error:

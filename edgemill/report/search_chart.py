@@ -24,11 +24,13 @@ _PAD = 0.08
 _AXES = {
     Goal.LATENCY: "time / time of the baseline",
     Goal.COMPRESSED_BYTES: "compressed bytes / bytes of the baseline",
+    Goal.MACS: "MACs / MACs of the checkpoint",
     Goal.ENERGY: "energy / energy of the baseline",
 }
 _QUANTITIES = {
     "latency": "time",
     "compressed_bytes": "compressed bytes",
+    "macs": "MACs",
     "energy": "energy",
     "accuracy_drop": "accuracy drop",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from edgemill.errors import RecipeError
@@ -14,30 +15,52 @@ from edgemill.validate.verdict import Decision, GateFacts, Verdict
 _Facts = Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class TooBig:
+    """A chain that does not fit on a device.
+
+    Attributes:
+        excess: over the limit, as a share of it.
+        reason: by how much, in words.
+    """
+
+    excess: float
+    reason: str
+
+
 def outcome_of(
-    goals: Sequence[Goal], measured: Mapping[str, _Facts], screened: Mapping[str, GateFacts], tested: int
+    goals: Sequence[Goal],
+    measured: Mapping[str, _Facts],
+    screened: Mapping[str, GateFacts],
+    tested: int,
+    too_big: Mapping[str, TooBig] | None = None,
 ) -> Outcome:
     """What a chain has reached, over all targets that it was made for.
 
     Args:
         goals: what is made small.
-        measured: facts of the benchmark by target; `baseline_energy_mj` beside them where energy is a goal. Empty
-            where the chain loses more than is allowed on validation data for certain, and so was not measured.
+        measured: facts of the benchmark by target; beside them `baseline_energy_mj` where energy is a goal, and
+            `macs` and `baseline_macs` where those are. Empty where the chain loses more than is allowed on validation
+            data for certain, and so was not measured.
         screened: the comparison with the checkpoint on validation data, by target.
         tested: samples of the test split, on which the gate will judge.
+        too_big: by target, where the chain does not fit on the device.
 
     Raises:
-        RecipeError: a target has no figure for a goal.
+        RecipeError: a target has no figure for a goal, or none can run the chain here.
     """
-    values = {
-        goal: _middle([_ratio(goal, name, facts) for name, facts in measured.items()]) for goal in goals if measured
-    }
+    too_big = too_big or {}
+    if not screened and not too_big:
+        raise RecipeError("No target that answers here runs the chain's number format.", where="search, targets")
+    ratios = {goal: [_ratio(goal, name, facts) for name, facts in measured.items()] for goal in goals}
+    known = {goal: [ratio for ratio in found if ratio is not None] for goal, found in ratios.items()}
     scores = [facts.accuracy for facts in screened.values() if facts.accuracy is not None]
     return Outcome(
-        values=values,
-        violation=max(violation(facts, tested) for facts in screened.values()),
+        values={goal: _middle(found) for goal, found in known.items() if found},
+        violation=max([violation(facts, tested) for facts in screened.values()] + [b.excess for b in too_big.values()]),
         score=min(scores, default=None),
         facts={"targets": sorted(measured)},
+        cause="; ".join(f"{name}: {item.reason}" for name, item in too_big.items()) or None,
     )
 
 
@@ -62,11 +85,16 @@ def _excess(check: Verdict) -> float:
     return 1.0 if check.estimate is None else check.estimate - check.margin
 
 
-def _ratio(goal: Goal, target: str, facts: _Facts) -> float:
-    if goal is Goal.LATENCY:
-        return float(facts["ratio"])
+def _ratio(goal: Goal, target: str, facts: _Facts) -> float | None:
+    """None where the target's times cannot be taken here; another target's count then."""
+    if goal is Goal.MACS:
+        return float(facts["macs"] / facts["baseline_macs"])
     if goal is Goal.COMPRESSED_BYTES:
         return float(facts["compressed_bytes"] / facts["baseline_compressed_bytes"])
+    if "ratio" not in facts or str(facts.get("source", "")).startswith("unlike:"):
+        return None
+    if goal is Goal.LATENCY:
+        return float(facts["ratio"])
     return require_energy(facts, target) / float(facts["baseline_energy_mj"])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -20,6 +20,7 @@ from edgemill.recipe import (
     Stages,
     Student,
 )
+from edgemill.search.goals import USUAL_GOALS
 from edgemill.search.knobs import NEUTRAL_SHARE, Knobs, name_of
 from edgemill.search.presets import EXTENTS, Extent
 from edgemill.search.space import (
@@ -75,6 +76,7 @@ def resolve(
     stages: Stages,
     trainable: bool,
     *,
+    goals: Sequence[Goal] = USUAL_GOALS,
     formats: Collection[Scheme] | None = None,
     labels: bool = True,
 ) -> Plan:
@@ -87,6 +89,7 @@ def resolve(
         search: the recipe's section.
         stages: the recipe's stages.
         trainable: whether the checkpoint is at hand as a Keras model.
+        goals: what is made small, see `edgemill.search.goals`.
         formats: schemes that at least one target runs; None: all.
         labels: whether the task has labels; without, the teacher's answers are all there is to learn from.
 
@@ -126,7 +129,7 @@ def resolve(
         preset=search.preset,
         trials=min(trials, len(candidates)),
         time_budget_s=search.time_budget_s if search.time_budget_s is not None else extent.time_budget_s,
-        goals=search.goals,
+        goals=tuple(goals),
         short=extent.short,
         stages=template,
         choices=used_choices(choices, candidates),

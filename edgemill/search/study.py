@@ -272,6 +272,8 @@ class SearchStudy:
         running.set_user_attr(VIOLATION, outcome.violation)
         running.set_user_attr(SCORE, outcome.score)
         running.set_user_attr(FACTS, dict(outcome.facts))
+        if outcome.cause is not None:
+            running.set_user_attr(CAUSE, outcome.cause)
 
     def _end(self, trial: Trial) -> None:
         del self._asked[trial.number]

@@ -50,9 +50,11 @@ class Outcome:
         violation: upper bound of the drop less the margin; above 0 is over the budget.
         score: on validation data.
         facts: JSON values for the record.
+        cause: why it is over the budget, where the accuracy is not why.
     """
 
     values: Mapping[Goal, float]
     violation: float
     score: float | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    cause: str | None = None

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edgemill.errors import RecipeError
 from edgemill.recipe import Budget, Goal
-from edgemill.search.outcomes import outcome_of, require_energy, violation
+from edgemill.search.outcomes import TooBig, outcome_of, require_energy, violation
 from edgemill.validate.paired_proportions import compare_binary
 from edgemill.validate.verdict import GateFacts
 
@@ -42,6 +42,39 @@ def test_a_chain_that_lost_too_much_for_certain_is_over_the_budget_without_havin
     outcome = outcome_of([Goal.LATENCY], {}, {"a": screened(100, 0, 1000)}, 1000)
     assert outcome.values == {}
     assert 0 < outcome.violation < math.inf
+
+
+def test_times_that_say_nothing_of_a_target_are_not_its():
+    goals = [Goal.LATENCY, Goal.COMPRESSED_BYTES]
+    untimed = {"compressed_bytes": 500.0, "baseline_compressed_bytes": 1000.0, "source": "untimed"}
+    measured = {"gateway": benchmark(0.1, 0.5), "micro": untimed}
+    measured["board"] = benchmark(9.0, 0.5) | {"source": "unlike:x86_64-host"}
+    facts = dict.fromkeys(measured, screened(5, 5, 1000))
+    outcome = outcome_of(goals, measured, facts, 1000)
+    assert outcome.values == pytest.approx({Goal.LATENCY: 0.1, Goal.COMPRESSED_BYTES: 0.5})
+    alone = outcome_of(goals, {"micro": untimed}, {"micro": facts["micro"]}, 1000)
+    assert set(alone.values) == {Goal.COMPRESSED_BYTES}
+
+
+def test_multiplications_are_those_of_the_checkpoint():
+    measured = {"micro": {"macs": 250, "baseline_macs": 1000}}
+    outcome = outcome_of([Goal.MACS], measured, {"micro": screened(5, 5, 1000)}, 1000)
+    assert outcome.values == {Goal.MACS: 0.25}
+
+
+def test_what_does_not_fit_on_a_device_is_over_the_budget_and_says_by_how_much():
+    too_big = {"micro": TooBig(0.5, "RAM: 6,000 bytes are 2,000 over the target's limit of 4,000")}
+    outcome = outcome_of([Goal.MACS], {}, {}, 1000, too_big)
+    assert outcome.values == {}
+    assert outcome.violation == 0.5
+    assert outcome.cause is not None
+    assert "micro: RAM" in outcome.cause
+    assert outcome_of([Goal.MACS], {}, {"other": screened(5, 5, 1000)}, 1000, too_big).violation == 0.5
+
+
+def test_a_chain_that_no_target_answers_is_an_error():
+    with pytest.raises(RecipeError, match="number format"):
+        outcome_of([Goal.MACS], {}, {}, 1000)
 
 
 @given(st.integers(0, 40), st.integers(0, 40), st.sampled_from([500, 2000]))
