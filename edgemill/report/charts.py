@@ -107,7 +107,8 @@ def pareto_svg(target: TargetResult, task: Task, margin: float, *, standalone: b
     ]
     if standalone:
         parts.append(_standalone_style())
-    for index, axis in enumerate(_axes(target)):
+    known = [axis for axis in _axes(target) if _points(target, task, axis)]
+    for index, axis in enumerate(known):
         parts.append(_panel(chart, axis, _LEFT + index * (_PANEL + _GAP), first=index == 0))
     parts.append("</svg>")
     return "".join(parts)

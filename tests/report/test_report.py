@@ -160,6 +160,23 @@ def test_failed_is_hollow_and_selected_has_a_ring(summary):
     assert text.count('fill="none" stroke="var(--selected)"') == 2
 
 
+def test_a_picture_without_times_begins_with_the_sizes(summary: Summary) -> None:
+    target = summary.targets[0]
+    variants = tuple(
+        item.model_copy(
+            update={"profile": item.profile.model_copy(update={"latency_ratio": None, "latency_p50_ms": None})}
+        )
+        for item in target.variants
+        if item.profile is not None
+    )
+    untimed = target.model_copy(update={"variants": variants})
+    both, alone = (pareto_svg(item, Task.CLASSIFICATION, 0.005) for item in (target, untimed))
+    assert "median time" not in alone
+    assert "baseline less the margin" in alone
+    lefts = [min(float(x) for x in re.findall(r'<line x1="([0-9.]+)"', text)) for text in (both, alone)]
+    assert lefts[0] == lefts[1]
+
+
 def test_picture_without_anything_to_draw(summary):
     target = summary.targets[0]
     assert pareto_svg(target.model_copy(update={"baseline": None}), Task.CLASSIFICATION, 0.005) == ""
