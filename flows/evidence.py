@@ -14,11 +14,12 @@ from edgemill.benchmark.sustained_series import load_series
 from edgemill.candidate import CHECKPOINT, Model
 from edgemill.data import SplitName
 from edgemill.emulate.machine import how_executed
+from edgemill.errors import EdgemillError
 from edgemill.evidence import Span, SustainedRun
 from edgemill.recipe import Budget, Recipe
 from edgemill.results import Attempt, Reference, judge
 from edgemill.store import StepRecord
-from edgemill.summary import TargetResult
+from edgemill.summary import TargetResult, VariantResult
 from edgemill.targets import Target, load_target
 from flows.boards import answer_at_board, measure_at_boards
 from flows.measure import measure
@@ -89,13 +90,25 @@ def _with_sustained(result: TargetResult, attempts: Sequence[Attempt], recipe: R
         return result
     attempt = next(item for item in attempts if item.target.name == result.target and item.name == chosen.candidate)
     assert attempt.file is not None
-    record = sustain(attempt.file, rule, attempt.target, recipe, data, attempt.subject)
+    if not attempt.target.timed:
+        return _missing(result, chosen, "no time can be taken here")
+    try:
+        record = sustain(attempt.file, rule, attempt.target, recipe, data, attempt.subject)
+    except EdgemillError as error:
+        return _missing(result, chosen, str(error).replace("\n  ", "; "))
     known = {name: record.facts[name] for name in SustainedRun.model_fields if name in record.facts}
     known |= {name: _span(record.facts[name]) for name in ("first_minute", "steady_state")}
     series = record.outputs["series"]
     columns = load_series(open_store().path(series)).thinned(_PICTURE_POINTS)
     run = SustainedRun.model_validate(known | {"series": series.digest, "columns": columns})
     return result.model_copy(update={"sustained": run})
+
+
+def _missing(result: TargetResult, chosen: VariantResult, why: str) -> TargetResult:
+    """The result with a word on why its default had no long run."""
+    noted = chosen.model_copy(update={"missing": (*chosen.missing, f"a long run: {why}")})
+    variants = tuple(noted if item.candidate == chosen.candidate else item for item in result.variants)
+    return result.model_copy(update={"variants": variants})
 
 
 def _span(facts: Mapping[str, Any] | None) -> dict[str, Any] | None:
