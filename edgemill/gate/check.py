@@ -19,7 +19,8 @@ from edgemill.ingest.detect import Format, detect
 from edgemill.recipe import Recipe
 from edgemill.step import tool_versions
 from edgemill.store import StepRecord, Store
-from edgemill.targets import Target
+from edgemill.targets import Target, load_target, target_names
+from edgemill.targets.spec import By
 from edgemill.validate.call import compare_call, predict_call
 from edgemill.validate.decide import failed
 from edgemill.validate.verdict import GateFacts
@@ -27,6 +28,7 @@ from edgemill.validate.verdict import GateFacts
 Report = Callable[[float | None, str], None]
 
 _KINDS = {Format.ONNX: "onnx", Format.TFLITE: "tflite"}
+_RUNTIMES = {"onnx": "onnxruntime", "tflite": "ai-edge-litert"}
 _TOOLS = ("edgemill", "onnxruntime", "ai-edge-litert", "numpy")
 
 
@@ -46,11 +48,13 @@ def check_model(
         report: told of progress.
 
     Raises:
-        RecipeError: the model is missing or of a kind that no runtime here loads.
+        RecipeError: the model is missing or of a kind that no runtime here loads, or the target runs other files.
         EdgemillError: the checkpoint or the data are at fault.
     """
     started = datetime.now(UTC)
     artifact = _take_in(store, model)
+    if target is not None:
+        _require_fit(artifact, model, target)
 
     def run(call: Call, text: str) -> StepRecord:
         report(None, text)
@@ -119,6 +123,23 @@ def _take_in(store: Store, model: Path) -> Artifact:
             got=error.got,
             remedy=error.remedy,
         ) from error
+
+
+def _require_fit(artifact: Artifact, model: Path, target: Target) -> None:
+    """Refuse a target that does not load such files itself; what it ships is made by `edgemill optimize`."""
+    if _runs(target, artifact.kind):
+        return
+    raise RecipeError(
+        f"{target.name} does not run {artifact.kind} files as they are.",
+        where=str(model),
+        expected="a target of " + ", ".join(name for name in target_names() if _runs(load_target(name), artifact.kind)),
+        got=f"{target.name}, runtime {target.runtime.name}",
+        remedy="leave --target out, or let `edgemill optimize` make and gate the target's own file",
+    )
+
+
+def _runs(target: Target, kind: str) -> bool:
+    return target.execution.by is By.RUNTIME and target.runtime.name == _RUNTIMES[kind]
 
 
 def _cannot_run(recipe: Recipe, samples: int, baseline_score: float, why: str) -> GateFacts:

@@ -143,3 +143,11 @@ def test_what_is_no_model_is_bad_input(gate, model):
     done, _ = gate(model)
     assert done.exit_code == 2
     assert "Traceback" not in done.output
+
+
+@pytest.mark.parametrize("target", ["cortex-m4-bare-c", "jetson-tensorrt", "ethos-u55-128", "android-arm64"])
+def test_a_target_that_runs_other_files_is_refused(gate, target):
+    done, _ = gate("same.onnx", "--target", target)
+    assert done.exit_code == 2
+    assert "does not run onnx files" in done.stderr
+    assert "x86-64-vnni" in done.stderr
