@@ -15,10 +15,13 @@ from edgemill.benchmark.host import fingerprint
 from edgemill.data import source_digest
 from edgemill.errors import EdgemillError, RecipeError
 from edgemill.ingest.companions import checkpoint_files
+from edgemill.lack import told
 from edgemill.ledger import Entry
 from edgemill.recipe import Recipe
 from edgemill.step import tool_versions
+from edgemill.toolchains import installed, load_toolchain, toolchain_names
 
+_TOOLCHAIN = "toolchain"  # identity of a step that ran in an environment of its own
 _MACHINE = ("arch", "cpu", "flags", "cores")
 
 
@@ -94,14 +97,29 @@ def changes(folder: Path, recipe: Recipe, recorded: Sequence[Entry]) -> list[Cha
         if "source" in entry.extra and entry.step.startswith("data."):
             found += _changed("data", entry.extra["source"], _source(recipe), content=True)
     environment = _summary(folder)["environment"]
-    versions = {name: version for entry in recorded for name, version in entry.tools.items()}
+    own = [entry for entry in recorded if _TOOLCHAIN not in entry.extra]
+    versions = {name: version for entry in own for name, version in entry.tools.items()}
     versions |= {name: environment[name] for name in ("edgemill", "python") if name in environment}
     here = tool_versions(tuple(versions)) | {"python": platform.python_version()}
     for name, version in sorted(versions.items()):
         found += _changed(name, version, here[name], content=False)
+    found += _toolchains(recorded)
     for name, value in fingerprint().items():
         if name in _MACHINE and name in environment:
             found += _changed(name, environment[name], str(value), content=False)
+    return found
+
+
+def _toolchains(recorded: Sequence[Entry]) -> list[Change]:
+    """Toolchains whose lock is another now, or that are not installed."""
+    steps = {digest: entry.step for entry in recorded if (digest := entry.extra.get(_TOOLCHAIN)) is not None}
+    known = {load_toolchain(name).digest: name for name in toolchain_names()}
+    found: list[Change] = []
+    for digest, step in steps.items():
+        if digest not in known:
+            found += _changed(f"toolchain of {step}", f"lock {digest[:12]}", "another lock", content=False)
+        elif lacks := installed(known[digest]).lacks:
+            found += _changed(f"toolchain {known[digest]}", "installed", told(lacks), content=False)
     return found
 
 

@@ -13,13 +13,16 @@ from pathlib import Path
 
 import click
 
+from edgemill.boards.inventory import INVENTORY, inventory_path
 from edgemill.console import guarded, print_json
+from edgemill.emulate.places import SYSROOTS, sysroots_folder
 from edgemill.errors import RecipeError, ToolchainError
 from edgemill.guard import watch
 from edgemill.ledger import read_ledger
 from edgemill.recipe import load_recipe
 from edgemill.reproduce import Change, Comparison, changes, compare, render, selected_files
 from edgemill.summary import EXIT_TARGET_WITHOUT_VARIANT
+from edgemill.toolchains.places import FOLDER, toolchains_folder
 
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 _EXIT_DIFFERS = 3
@@ -92,12 +95,16 @@ def _refuse(found: Sequence[Change], anyway: bool) -> None:
 
 
 def _repeat(recipe: Path, state: Path, out: Path) -> None:
-    """Run the recipe by the real command, without any server, and with its progress on standard error."""
+    """Run the recipe by the real command, without any server, and with its progress on standard error.
+
+    The state folder is new; what is installed for all runs stays where it is.
+    """
     watch()
+    places = {FOLDER: toolchains_folder(), SYSROOTS: sysroots_folder(), INVENTORY: inventory_path()}
     others = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
     done = subprocess.run(
         [sys.executable, "-m", "edgemill.cli", "optimize", str(recipe), "--out", str(out), "--json"],
-        env=others | {"EDGEMILL_HOME": str(state)},
+        env=others | {name: str(path) for name, path in places.items()} | {"EDGEMILL_HOME": str(state)},
         stdout=subprocess.DEVNULL,
         check=False,
     )

@@ -12,6 +12,8 @@ from pydantic import Field, ValidationError
 from edgemill.artifact import Frozen, canonical_json, digest_text
 from edgemill.store import state_folder
 
+SYSROOTS = "EDGEMILL_SYSROOTS"
+"""Environment variable: the folder of all sysroots."""
 FORMAT = 1
 MANIFEST = "sysroot.json"
 RUNTIMES = ("onnxruntime", "ai-edge-litert", "numpy")
@@ -59,7 +61,7 @@ class Sysroot:
 
 def sysroots_folder() -> Path:
     """Where sysroots are kept: EDGEMILL_SYSROOTS, else `sysroots` in the state folder."""
-    chosen = os.environ.get("EDGEMILL_SYSROOTS")
+    chosen = os.environ.get(SYSROOTS)
     return Path(chosen).absolute() if chosen else state_folder() / "sysroots"
 
 

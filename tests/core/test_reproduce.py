@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import platform
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from edgemill.ledger import FILE, Ledger, read_ledger
 from edgemill.recipe import load_recipe
 from edgemill.reproduce import Outcome, changes, compare, render, selected_files
 from edgemill.store import StepRecord, Store
+from edgemill.toolchains import load_toolchain
 from tests.core.test_execute import SUPPORT, call, silent
 from tests.support.edgemill_test_steps import Words
 
@@ -174,6 +176,29 @@ def test_every_change_is_named(run):
     assert set(found) == {"data", "checkpoint", "numpy"}
     assert found["numpy"].recorded == "1.0"
     assert [found[name].content for name in ("data", "checkpoint", "numpy")] == [True, True, False]
+
+
+def in_toolchain(digest: str) -> StepRecord:
+    made = record("compile.vela", "v", extra={"toolchain": digest})
+    return made.model_copy(update={"tools": {"ethos-u-vela": "5.2.0", "numpy": "1.0"}})
+
+
+def test_versions_of_a_toolchain_are_those_of_its_lock(run, tmp_path, monkeypatch):
+    folder, recipe, notes = run
+    usual = [(label, with_tools(item)) for label, item in notes]
+    vela = load_toolchain("vela")
+    ours = ledger(*usual, ("vela", in_toolchain(vela.digest)))
+    monkeypatch.setenv("EDGEMILL_TOOLCHAINS", str(tmp_path))
+    (absent,) = changes(folder, recipe, ours.entries)
+    assert (absent.what, absent.content) == ("toolchain vela", False)
+    assert "edgemill targets install vela" in absent.found
+    (tmp_path / "vela" / "bin").mkdir(parents=True)
+    (tmp_path / "vela" / "bin" / "python").touch()
+    manifest = {"name": "vela", "digest": vela.digest, "python": platform.python_version()}
+    (tmp_path / "vela" / "toolchain.json").write_text(json.dumps(manifest))
+    assert changes(folder, recipe, ours.entries) == []
+    (other,) = changes(folder, recipe, ledger(*usual, ("vela", in_toolchain("0" * 64))).entries)
+    assert other.what == "toolchain of compile.vela"
 
 
 def test_a_missing_checkpoint_is_a_change_that_says_so(run, tmp_path):
