@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from edgemill.step import tool_versions
 from edgemill.toolchains import installed, load_toolchain, toolchain_names
 
 _TOOLCHAIN = "toolchain"  # identity of a step that ran in an environment of its own
+_AFTER_VARYING = "it takes what a step that varies has made"
 _MACHINE = ("arch", "cpu", "flags", "cores")
 
 
@@ -33,7 +34,7 @@ class Outcome(StrEnum):
     FOLLOWS = "follows"
     """It differs because one of its inputs does."""
     VARIES = "varies"
-    """It is not deterministic, and says why; not compared."""
+    """It is not deterministic, or takes what such a step has made, and says so; not compared."""
     CONDITIONAL = "conditional"
     """Only one of the runs has it, and a step that varies decides whether it runs; not compared."""
     MISSING = "missing"
@@ -138,7 +139,13 @@ def compare(
         repeated: ledger of its repetition.
         selected: chosen file of every target in both.
     """
-    rows = [_row(old, new) for old, new in _matched(recorded, repeated)]
+    rows: list[Row] = []
+    varying: set[str] = set()
+    for old, new in _matched(recorded, repeated):
+        row = _row(old, new, varying)
+        rows.append(row)
+        if row.outcome is Outcome.VARIES:
+            varying |= {digest for entry in (old, new) if entry is not None for digest in entry.outputs.values()}
     return Comparison(rows=tuple(rows), selected=selected or {})
 
 
@@ -161,7 +168,12 @@ def _matched(recorded: Iterable[Entry], repeated: Iterable[Entry]) -> Iterator[t
     yield from ((None, entry) for rest in waiting.values() for entry in rest)
 
 
-def _row(old: Entry | None, new: Entry | None) -> Row:
+def _row(old: Entry | None, new: Entry | None, varying: Set[str]) -> Row:
+    """Compare one step.
+
+    Args:
+        varying: outputs of steps that vary, and of those that follow from them, which stand before it.
+    """
     entry = old or new
     assert entry is not None
     if entry.varies:
@@ -179,19 +191,21 @@ def _row(old: Entry | None, new: Entry | None) -> Row:
     ]
     if not differing:
         return Row(label=entry.label, step=entry.step, outcome=Outcome.SAME)
+    changed = _differing(old.inputs, new.inputs)
     causes = [
-        *(f"input {name}" for name in _differing(old.inputs, new.inputs)),
+        *(f"input {name}" for name in changed),
         *(["settings"] if old.settings != new.settings else []),
         *(["version of the step"] if old.version != new.version else []),
         *(name for name in _differing(old.tools, new.tools)),
         *(name for name in _differing(old.extra, new.extra)),
     ]
+    if changed and len(causes) == len(changed) and all(old.inputs.get(name) in varying for name in changed):
+        return Row(label=entry.label, step=entry.step, outcome=Outcome.VARIES, detail=_AFTER_VARYING)
     detail = ", ".join(differing) + (f"; with another {', '.join(causes)}" if causes else "")
-    follows = any(cause.startswith("input ") for cause in causes)
     return Row(
         label=entry.label,
         step=entry.step,
-        outcome=Outcome.FOLLOWS if follows else Outcome.DIFFERS,
+        outcome=Outcome.FOLLOWS if changed else Outcome.DIFFERS,
         detail=detail,
     )
 

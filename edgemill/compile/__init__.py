@@ -49,7 +49,7 @@ COMPILE_LITERT = Step(
 
 COMPILE_OPENVINO = Step(
     name="compile.openvino",
-    version=1,
+    version=2,
     body="edgemill.compile.openvino:run",
     tools=("openvino", "onnxruntime", "numpy"),
     time_limit_s=1800.0,

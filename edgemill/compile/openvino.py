@@ -7,6 +7,7 @@ and answered at random (OpenVINO 2026.4).
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 
@@ -23,6 +24,7 @@ from edgemill.runtimes.onnxruntime import OnnxRuntimeModel, session_options
 from edgemill.runtimes.openvino import GRAPH, RUNTIME, OpenVinoModel
 from edgemill.step import InputFile, OutputFile, Outputs, StepContext
 
+_NUMBERED = re.compile(r"\w+_\d+")
 _PRODUCTS = ("Convolution", "GroupConvolution", "MatMul", "FullyConnected")
 
 
@@ -49,6 +51,7 @@ def run(settings: CompileSettings, inputs: Mapping[str, InputFile], context: Ste
     folder = context.out / "model"
     try:
         model = openvino.convert_model(str(source))
+        _name_the_nameless(model)
         openvino.save_model(model, str(folder / GRAPH), compress_to_fp16=settings.scheme is Scheme.FP16)
     except Exception as error:  # OpenVINO's front ends raise RuntimeError and exceptions of their own
         raise ToolchainError(
@@ -76,6 +79,15 @@ def run(settings: CompileSettings, inputs: Mapping[str, InputFile], context: Ste
     return Outputs(
         files={"model": OutputFile(folder, kind="openvino", signature=compiled.signature, facts=facts)}, facts=facts
     )
+
+
+def _name_the_nameless(model: openvino.Model) -> None:
+    """Name what stands for nothing in the ONNX graph by its place: OpenVINO's own numbers go on from model to model,
+    and the same file would be other bytes."""
+    for index, op in enumerate(model.get_ordered_ops()):
+        named = any(output.get_names() for output in op.outputs())
+        if not named and _NUMBERED.fullmatch(op.get_friendly_name()):
+            op.set_friendly_name(f"{op.get_type_name()}.{index}")
 
 
 def _precisions(model: OpenVinoModel) -> dict[str, str]:

@@ -94,6 +94,25 @@ def test_the_first_cause_is_told_from_what_follows_of_it():
     assert text.splitlines()[-1] == "differs: 2 of 2 deterministic steps"
 
 
+def chain_after(made: str, *, varies: str, settings=None) -> Ledger:
+    """A step, what takes its output, and what takes that."""
+    first = record("compile", made, varies=varies)
+    second = record("figures", f"2{made}", inputs={"variant": first.outputs["model"].digest}, settings=settings)
+    third = record("gate", f"3{made}", inputs={"answers": second.outputs["model"].digest})
+    return ledger(("c", first), ("f", second), ("g", third))
+
+
+def test_what_takes_the_output_of_a_step_that_varies_is_not_compared():
+    old, new = (chain_after(made, varies="uninitialized bytes") for made in "ab")
+    assert set(outcomes(old, new).values()) == {Outcome.VARIES}
+    assert compare(old.entries, new.entries).same
+    assert "what a step that varies has made" in render(compare(old.entries, new.entries))
+    old, new = (chain_after(made, varies="") for made in "ab")
+    assert list(outcomes(old, new).values()) == [Outcome.DIFFERS, Outcome.FOLLOWS, Outcome.FOLLOWS]
+    changed = chain_after("b", varies="uninitialized bytes", settings={"another": 1})
+    assert outcomes(chain_after("a", varies="uninitialized bytes"), changed)["f"] is Outcome.FOLLOWS
+
+
 def test_steps_of_one_label_are_matched_by_their_settings_and_not_by_their_order():
     one, two = (record("static", text, settings={"type": text}) for text in ("uint8", "int8"))
     assert compare(ledger(("q", one), ("q", two)).entries, ledger(("q", two), ("q", one)).entries).same

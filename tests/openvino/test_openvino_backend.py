@@ -51,6 +51,17 @@ def test_int8_graphs_run_in_integers(bench):
     assert set(record.facts["precisions"]) <= {"u8", "i8"}
 
 
+def test_the_bytes_do_not_depend_on_what_was_converted_before(bench, tmp_path):
+    source, data = bench.quantized("residual"), bench.data("residual")
+    digests = []
+    for before in ("residual", "dense"):
+        release_workers()
+        other = Bench(tmp_path / before)
+        other.compile(TARGET, bench.source(before), bench.data(before))
+        digests.append(other.compile(TARGET, source, data, Scheme.INT8_STATIC).outputs["model"].digest)
+    assert len(set(digests)) == 1
+
+
 def test_sixteen_bit_activations_that_convert_without_an_error_are_caught(bench, tmp_path):
     """targets.md of the field: rc 0, and answers at random. What is compiled is held against its source."""
     structure, source = "residual", bench.source("residual")

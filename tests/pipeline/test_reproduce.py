@@ -12,15 +12,19 @@ import yaml
 from mlflow import MlflowClient
 
 from edgemill.ledger import FILE
+from edgemill.targets import load_target
+from edgemill.targets.capability import blockers
 from tests.support.runs import DIGITS, ROOT, environment, optimize
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
+IN_TOOLCHAINS = ("x86-64-openvino", "cortex-m-tflm")
+TARGETS = ["x86-64-vnni", *(name for name in IN_TOOLCHAINS if not blockers(load_target(name)))]
 SMALL = (
     "stages.distill=null",
     "stages.prune.epochs=2",
     "stages.quantize.schemes=[int8_static]",
-    "targets=[x86-64-vnni]",
+    f"targets=[{', '.join(TARGETS)}]",
     "benchmark.rounds=6",
     "budget.max_accuracy_drop=0.3",
 )
