@@ -231,7 +231,7 @@ def render(comparison: Comparison) -> str:
     for target, (recorded, repeated) in comparison.selected.items():
         if recorded != repeated:
             lines.append(
-                f"another file is chosen for {target}: {_short(recorded)}, now {_short(repeated)} (measurements decide)"
+                f"another file is chosen for {target}: {_short(recorded)}, now {_short(repeated)} (what varies decides)"
             )
     compared = sum(row.outcome is Outcome.SAME or row.outcome in _FAULTS for row in comparison.rows)
     lines.append(
