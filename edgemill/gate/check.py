@@ -28,6 +28,7 @@ from edgemill.validate.verdict import GateFacts
 Report = Callable[[float | None, str], None]
 
 _KINDS = {Format.ONNX: "onnx", Format.TFLITE: "tflite"}
+TFLITE_MICRO = "tflite-micro"
 _RUNTIMES = {"onnx": "onnxruntime", "tflite": "ai-edge-litert"}
 _TOOLS = ("edgemill", "onnxruntime", "ai-edge-litert", "numpy")
 
@@ -52,9 +53,7 @@ def check_model(
         EdgemillError: the checkpoint or the data are at fault.
     """
     started = datetime.now(UTC)
-    artifact = _take_in(store, model)
-    if target is not None:
-        _require_fit(artifact, model, target)
+    artifact = _take_in(store, model, target)
 
     def run(call: Call, text: str) -> StepRecord:
         report(None, text)
@@ -95,7 +94,7 @@ def check_model(
     )
 
 
-def _take_in(store: Store, model: Path) -> Artifact:
+def _take_in(store: Store, model: Path, target: Target | None) -> Artifact:
     try:
         kind = _KINDS.get(detect(model))
         if kind is None:
@@ -114,7 +113,7 @@ def _take_in(store: Store, model: Path) -> Artifact:
                     expected="one file",
                     remedy="save it with its weights inside: onnx.save(onnx.load(path), new_path)",
                 )
-            return store.put(files, kind=kind, step="gate.model")
+            return store.put(files, kind=_answered_as(kind, model, target), step="gate.model")
     except CheckpointError as error:
         raise RecipeError(
             f"The model cannot be read. {error.what}",
@@ -125,21 +124,34 @@ def _take_in(store: Store, model: Path) -> Artifact:
         ) from error
 
 
-def _require_fit(artifact: Artifact, model: Path, target: Target) -> None:
-    """Refuse a target that does not load such files itself; what it ships is made by `edgemill optimize`."""
-    if _runs(target, artifact.kind):
-        return
+def _answered_as(kind: str, model: Path, target: Target | None) -> str:
+    """The kind of file as which a model is loaded.
+
+    Raises:
+        RecipeError: the target does not load such files itself; what it ships is made by `edgemill optimize`.
+    """
+    if target is None:
+        return kind
+    if (found := _loads(target, kind)) is not None:
+        return found
+    fitting = ", ".join(name for name in target_names() if _loads(load_target(name), kind) is not None)
     raise RecipeError(
-        f"{target.name} does not run {artifact.kind} files as they are.",
+        f"{target.name} does not run {kind} files as they are.",
         where=str(model),
-        expected="a target of " + ", ".join(name for name in target_names() if _runs(load_target(name), artifact.kind)),
+        expected=f"a target of {fitting}",
         got=f"{target.name}, runtime {target.runtime.name}",
         remedy="leave --target out, or let `edgemill optimize` make and gate the target's own file",
     )
 
 
-def _runs(target: Target, kind: str) -> bool:
-    return target.execution.by is By.RUNTIME and target.runtime.name == _RUNTIMES[kind]
+def _loads(target: Target, kind: str) -> str | None:
+    """As what a target loads ONNX or TFLite files; None where it does not."""
+    execution = target.execution
+    if execution.by is By.RUNTIME and target.runtime.name == _RUNTIMES[kind]:
+        return kind
+    if kind == "tflite" and execution.by is By.REFERENCE and execution.name == TFLITE_MICRO:
+        return TFLITE_MICRO  # the reference kernels of microcontrollers, and of NPUs that give the same integers
+    return None
 
 
 def _cannot_run(recipe: Recipe, samples: int, baseline_score: float, why: str) -> GateFacts:

@@ -13,6 +13,8 @@ from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
 from edgemill.cli import main
+from tests.mcu import mcu_models
+from tests.support.ready import usable
 
 CLASSES, FEATURES, SAMPLES = 4, 12, 9000
 RECIPE = """
@@ -24,7 +26,7 @@ gates: {classes: {max_drop: 0.03}, flips: {max_rate: 0.02}}
 """
 
 
-def classifier(path: Path, weights: np.ndarray, outputs: int = CLASSES) -> Path:
+def classifier(path: Path, weights: np.ndarray, outputs: int = CLASSES, features: int = FEATURES) -> Path:
     """Softmax of a linear map."""
     graph = helper.make_graph(
         [
@@ -32,7 +34,7 @@ def classifier(path: Path, weights: np.ndarray, outputs: int = CLASSES) -> Path:
             helper.make_node("Softmax", ["logits"], ["y"], axis=-1),
         ],
         "linear",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", FEATURES])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", features])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", outputs])],
         [numpy_helper.from_array(weights.astype(np.float32), "w")],
     )
@@ -151,3 +153,21 @@ def test_a_target_that_runs_other_files_is_refused(gate, target):
     assert done.exit_code == 2
     assert "does not run onnx files" in done.stderr
     assert "x86-64-vnni" in done.stderr
+
+
+def test_a_tflite_file_answers_in_the_arithmetic_of_a_microcontroller(tmp_path, monkeypatch):
+    usable("cortex-m-tflm")
+    monkeypatch.setenv("EDGEMILL_HOME", str(tmp_path / "home"))
+    rng = np.random.default_rng(5)
+    weights, x = rng.normal(size=(mcu_models.FEATURES, CLASSES)), rng.normal(size=(2000, mcu_models.FEATURES))
+    np.savez(tmp_path / "blobs.npz", x=x.astype(np.float32), y=(x @ weights).argmax(1))
+    (tmp_path / "recipe.yaml").write_text(RECIPE.replace("test: 8000", "test: 1000"))
+    classifier(tmp_path / "model.onnx", weights, features=mcu_models.FEATURES)
+    other = mcu_models.dense(tmp_path / "other.tflite", (CLASSES,))  # weights of its own
+    words = ["gate", str(tmp_path / "recipe.yaml"), str(other), "--out", str(tmp_path / "out"), "--json"]
+    done = CliRunner().invoke(main, [*words, "--target", "cortex-m-tflm"])
+    assert done.exit_code == 3, done.output
+    report = json.loads(done.stdout)
+    assert report["source"] == "simulated:tflite-micro"
+    assert 0 < report["facts"]["accuracy"] < 0.9
+    assert report["facts"]["verdict"]["verdict"] == "FAIL"
