@@ -9,18 +9,20 @@ from pathlib import Path
 from edgemill.artifact import Artifact
 from edgemill.data import SplitName
 from edgemill.data.call import load_call
-from edgemill.emulate.machine import how_executed
+from edgemill.emulate.machine import Machine, how_executed
 from edgemill.errors import CheckpointError, DataError, RecipeError, ToolchainError
 from edgemill.execute import Call, execute
 from edgemill.gate.report import GateReport
 from edgemill.ingest.call import ingest_call
 from edgemill.ingest.companions import checkpoint_files
 from edgemill.ingest.detect import Format, detect
+from edgemill.lack import commands
 from edgemill.recipe import Recipe
 from edgemill.step import tool_versions
 from edgemill.store import StepRecord, Store
 from edgemill.targets import Target, load_target, target_names
 from edgemill.targets.spec import By
+from edgemill.toolchains import installed
 from edgemill.validate.call import compare_call, predict_call
 from edgemill.validate.decide import failed
 from edgemill.validate.verdict import GateFacts
@@ -50,10 +52,12 @@ def check_model(
 
     Raises:
         RecipeError: the model is missing or of a kind that no runtime here loads, or the target runs other files.
+        ToolchainError: what answers for the target is not installed.
         EdgemillError: the checkpoint or the data are at fault.
     """
     started = datetime.now(UTC)
     artifact = _take_in(store, model, target)
+    machine = None if target is None else _machine(target)
 
     def run(call: Call, text: str) -> StepRecord:
         report(None, text)
@@ -65,7 +69,6 @@ def check_model(
     baseline = run(predict_call(onnx, recipe, data, SplitName.TEST), "checkpoint's answers")
     samples, source, note = int(baseline.facts["samples"]), str(baseline.facts["source"]), ""
     try:
-        machine = None if target is None else how_executed(target)
         answers = run(predict_call(artifact, recipe, data, SplitName.TEST, machine), "model's answers")
     except (ToolchainError, DataError) as error:
         facts = _cannot_run(recipe, samples, float(baseline.facts.get("score", 0.0)), str(error))
@@ -122,6 +125,22 @@ def _take_in(store: Store, model: Path, target: Target | None) -> Artifact:
             got=error.got,
             remedy=error.remedy,
         ) from error
+
+
+def _machine(target: Target) -> Machine:
+    """What answers for a target; what is missing here is no fault of the model.
+
+    Raises:
+        ToolchainError: the toolchain that answers is not installed.
+    """
+    machine = how_executed(target)
+    if machine.toolchain is not None and (lacks := installed(machine.toolchain).lacks):
+        raise ToolchainError(
+            f"{target.name} cannot be answered for on this machine.",
+            got="; ".join(lack.what for lack in lacks),
+            remedy=" && ".join(commands(lacks)),
+        )
+    return machine
 
 
 def _answered_as(kind: str, model: Path, target: Target | None) -> str:

@@ -165,6 +165,11 @@ def test_a_tflite_file_answers_in_the_arithmetic_of_a_microcontroller(tmp_path, 
     classifier(tmp_path / "model.onnx", weights, features=mcu_models.FEATURES)
     other = mcu_models.dense(tmp_path / "other.tflite", (CLASSES,))  # weights of its own
     words = ["gate", str(tmp_path / "recipe.yaml"), str(other), "--out", str(tmp_path / "out"), "--json"]
+    with monkeypatch.context() as bare:
+        bare.setenv("EDGEMILL_TOOLCHAINS", str(tmp_path / "none"))
+        done = CliRunner().invoke(main, [*words, "--target", "cortex-m-tflm"])
+        assert done.exit_code == 1  # neither the model's fault nor the recipe's
+        assert "edgemill targets install tflm" in done.stderr
     done = CliRunner().invoke(main, [*words, "--target", "cortex-m-tflm"])
     assert done.exit_code == 3, done.output
     report = json.loads(done.stdout)
