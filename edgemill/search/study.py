@@ -11,6 +11,7 @@ import math
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -105,12 +106,13 @@ class SearchStudy:
     def tell(self, trial: Trial, outcome: Outcome) -> None:
         """Record what a trial has found. Figures that are not finite make it a failed one.
 
-        A chain that is over the budget need not have been measured: its outcome may lack the goals.
+        A chain that is over the budget need not have been measured: its outcome may lack goals.
         """
-        if not outcome.values and math.isfinite(outcome.violation) and outcome.violation > 0:
+        unmeasured = any(goal not in outcome.values for goal in self.plan.goals)
+        if unmeasured and math.isfinite(outcome.violation) and outcome.violation > 0:
             with self._thread, storing(self._folder):
                 running = self._running(trial)
-                self._note(running, outcome)
+                self._note(running, replace(outcome, values={}))
                 running.set_user_attr(UNMEASURED, True)
                 self._study.tell(running, state=State.PRUNED)
                 self._end(trial)

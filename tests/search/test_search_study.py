@@ -114,6 +114,19 @@ class TestTell:
         run(study)
         assert len(study.record().trials) == 20
 
+    def test_what_does_not_fit_on_the_target_that_tells_time_is_over_the_budget_and_says_why(
+        self, folder: Path
+    ) -> None:
+        study = SearchStudy(folder, plan(), SUBJECT)
+        trial = study.ask()
+        assert trial is not None
+        study.tell(trial, Outcome({Goal.COMPRESSED_BYTES: 0.1}, 0.5, 0.9, cause="gateway: flash"))
+        (record,) = study.history
+        assert record.state is TrialState.INFEASIBLE
+        assert (record.values, record.cause) == ({}, "gateway: flash")
+        run(study)
+        assert len(study.record().trials) == 20
+
     @pytest.mark.parametrize(
         "found",
         [
