@@ -30,7 +30,7 @@ from edgemill.validate.verdict import GateFacts
 Report = Callable[[float | None, str], None]
 
 _KINDS = {Format.ONNX: "onnx", Format.TFLITE: "tflite"}
-TFLITE_MICRO = "tflite-micro"
+_TFLITE_MICRO = "tflite-micro"
 _RUNTIMES = {"onnx": "onnxruntime", "tflite": "ai-edge-litert"}
 _TOOLS = ("edgemill", "onnxruntime", "ai-edge-litert", "numpy")
 
@@ -168,8 +168,8 @@ def _loads(target: Target, kind: str) -> str | None:
     execution = target.execution
     if execution.by is By.RUNTIME and target.runtime.name == _RUNTIMES[kind]:
         return kind
-    if kind == "tflite" and execution.by is By.REFERENCE and execution.name == TFLITE_MICRO:
-        return TFLITE_MICRO  # the reference kernels of microcontrollers, and of NPUs that give the same integers
+    if kind == "tflite" and execution.by is By.REFERENCE and execution.name == _TFLITE_MICRO:
+        return _TFLITE_MICRO  # the reference kernels of microcontrollers, and of NPUs that give the same integers
     return None
 
 
